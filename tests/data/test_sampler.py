@@ -1,0 +1,61 @@
+"""Batch plans: exact counts, no mixed buckets, a pure function of seed and epoch."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from trainer.data.sampler import batches_per_epoch, plan_epoch
+
+SQUARE, WIDE, TALL = (512, 512), (640, 384), (384, 640)
+BUCKETS = [SQUARE, WIDE, SQUARE, TALL, WIDE, SQUARE, SQUARE]
+REPEATS = [1, 3, 10, 2, 1, 4, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 100])
+def test_every_record_occurs_exactly_its_repeats_and_no_batch_mixes_buckets(batch_size):
+    plan = plan_epoch(BUCKETS, REPEATS, batch_size, seed=1, epoch=0)
+    assert Counter(index for batch in plan for index in batch) == dict(enumerate(REPEATS))
+    for batch in plan:
+        assert 1 <= len(batch) <= batch_size
+        assert len({BUCKETS[index] for index in batch}) == 1
+    # square 1+10+4+1 = 16, wide 3+1 = 4, tall 2 samples, each rounded up to whole batches
+    assert len(plan) == sum(-(-samples // batch_size) for samples in (16, 4, 2))
+    assert batches_per_epoch(BUCKETS, REPEATS, batch_size) == len(plan)
+
+
+def test_same_seed_same_plan_and_no_global_randomness():
+    random.seed(1)
+    state = random.getstate()
+    first = plan_epoch(BUCKETS, REPEATS, 2, seed=5, epoch=3)
+    assert random.getstate() == state
+    random.seed(99)
+    assert plan_epoch(BUCKETS, REPEATS, 2, seed=5, epoch=3) == first
+
+
+def test_epochs_and_seeds_differ():
+    buckets, repeats = [SQUARE] * 20, [1] * 20
+    plans = [tuple(plan_epoch(buckets, repeats, 2, seed, epoch)) for seed in (1, 2) for epoch in range(10)]
+    assert len(set(plans)) == len(plans)
+
+
+def test_every_picture_is_first_about_equally_often():
+    firsts = Counter(plan_epoch([SQUARE] * 4, [1] * 4, 1, seed=0, epoch=epoch)[0][0] for epoch in range(800))
+    # 800 draws of 4: mean 200, standard deviation sqrt(800 * 1/4 * 3/4) = 12.2; five deviations
+    assert all(abs(firsts[index] - 200) < 62 for index in range(4))
+
+
+def test_copies_of_a_picture_rarely_share_a_batch():
+    # 10 pictures x 10 copies in batches of 2. A plain shuffle pairs a picture with itself with probability 9/99, so in 4.5
+    # of 50 batches; spread copies meet only where two of the ten parts touch.
+    together = sum(
+        a == b for epoch in range(20) for a, b in plan_epoch([SQUARE] * 10, [10] * 10, 2, seed=1, epoch=epoch)
+    )
+    assert together / 20 < 1.5
+
+
+def test_no_records_no_batches():
+    assert plan_epoch([], [], 4, seed=1, epoch=0) == []
+    assert batches_per_epoch([], [], 4) == 0

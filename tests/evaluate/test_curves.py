@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.evaluate.curves import draw_loss_curve, moving_mean
+
+
+def test_the_mean_is_centred_and_passes_over_values_that_are_not_finite():
+    values = np.array([1.0, 2.0, 6.0, 4.0, 5.0])
+    assert moving_mean(values, 3).tolist() == [1.5, 3.0, 4.0, 5.0, 4.5]
+    assert moving_mean(np.array([1.0, np.nan, 3.0, np.inf]), 3).tolist() == [1.0, 2.0, 3.0, 3.0]
+    assert np.isnan(moving_mean(np.array([np.nan]), 3)).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 300])
+def test_a_png_appears_and_nothing_else(tmp_path, count):
+    path = tmp_path / "new" / "loss.png"
+    steps = list(range(1, count + 1))
+    rates = {"unet": [1e-4] * count, "text_encoder": [5e-5] * count} if count else None
+    losses = [0.5 if step % 7 else float("nan") for step in steps]
+    draw_loss_curve(path, steps, losses, validation=[(1, 0.4)] * (count > 5), lr=rates, title="我的 LoRA $x_1")
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width > 800
+        assert np.asarray(image.convert("L")).min() < 80
+    assert [file.name for file in path.parent.iterdir()] == ["loss.png"]
+
+
+def test_an_error_leaves_the_former_picture(tmp_path):
+    path = tmp_path / "loss.png"
+    draw_loss_curve(path, [1, 2], [0.5, 0.4])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="dimension"):
+        draw_loss_curve(path, [1, 2], [0.5])
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_pyplot_is_not_used(tmp_path):
+    program = (
+        "import sys; from trainer.evaluate.curves import draw_loss_curve;"
+        f"draw_loss_curve({str(tmp_path / 'a.png')!r}, [1, 2, 3], [3, 2, 1]);"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

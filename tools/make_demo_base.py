@@ -1,0 +1,269 @@
+"""Trains the small text-to-image model that ships with the trainer, from nothing, on pictures that are drawn on the fly.
+
+    python tools/make_demo_base.py --out trainer/demo/base --dataset trainer/demo/dataset --heldout trainer/demo/heldout
+
+A stage whose result lies in --work is not repeated, and an interrupted one goes on from its last checkpoint.
+Every random number is a function of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from demo_check import adherence, sample_sheet
+from demo_mascot import write_dataset
+from demo_models import (
+    SCALING_FACTOR,
+    build_autoencoder,
+    build_text_encoder,
+    build_unet,
+    encode_captions,
+    load_tokenizer,
+    noise_levels,
+    save_folder,
+    save_tokenizer,
+    whiten,
+)
+from demo_scenes import draw_doodle, draw_scene
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+    from PIL import Image
+
+HELD_OUT = 10_000_000
+"""Scenes from this number on are never trained on."""
+
+
+# ---------------------------------------------------------------- the loop
+
+
+def learning_rate(step: int, steps: int, peak: float, warm_up: int = 50) -> float:
+    """Linear warm-up, then a cosine down to nothing."""
+    return peak * min(1.0, (step + 1) / warm_up) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+def fit(
+    name: str,
+    model: torch.nn.Module,
+    loss_of: Callable[[torch.Generator], torch.Tensor],
+    options: argparse.Namespace,
+    steps: int,
+    peak: float,
+    average: torch.nn.Module | None = None,
+) -> dict[str, object]:
+    """Trains with AdamW and returns what to record; `average` follows the weights."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    path, progress, recent = options.work / f"{name}.pt", {"step": 0, "seconds": 0.0, "losses": []}, []
+    parts = {"model": model, "optimizer": optimizer} | ({"average": average} if average is not None else {})
+    if path.exists():
+        saved = torch.load(path, weights_only=False)
+        progress = saved.pop("progress")
+        for key, part in parts.items():
+            part.load_state_dict(saved[key])
+    first, started, before = progress["step"], time.time(), progress["seconds"]
+    for step in range(first, first if options.export_now else steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, peak)
+        loss = loss_of(torch.Generator().manual_seed(options.seed * 1_000_003 + step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if average is not None:
+            decay = min(0.999, (step + 1) / (step + 10))
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        recent.append(loss.detach())
+        progress |= {"step": step + 1, "seconds": round(before + time.time() - started, 1)}
+        if (step + 1) % 25 == 0 or step + 1 == steps:
+            progress["losses"].append((step + 1, round(torch.stack(recent).mean().item(), 5)))
+            recent.clear()
+            pace = (time.time() - started) / (step + 1 - first)
+            print(f"{name} {step + 1}/{steps} loss {progress['losses'][-1][1]:.4f} {pace:.3f} s/step", flush=True)
+        if (step + 1) % 200 == 0 or step + 1 == steps:
+            save({key: part.state_dict() for key, part in parts.items()} | {"progress": progress}, path)
+    last = [loss for _, loss in progress["losses"][-10:]]
+    return {"steps": progress["step"], "seconds": progress["seconds"], "final_loss": round(sum(last) / len(last), 5)}
+
+
+def save(value: object, path: Path) -> None:
+    """Writes beside the file, then renames: an interruption leaves the old one."""
+    torch.save(value, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+# ---------------------------------------------------------------- autoencoder and latents
+
+
+def to_bytes(pictures: list[Image.Image]) -> torch.Tensor:
+    """Pictures as (N, 3, H, W) uint8."""
+    import numpy
+
+    return torch.from_numpy(numpy.stack([numpy.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+
+
+def to_unit(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 to floats from -1 to 1."""
+    return (pictures.float() / 127.5 - 1).contiguous()
+
+
+def train_autoencoder(options: argparse.Namespace) -> tuple[AutoencoderKL, dict[str, object]]:
+    """The autoencoder, whitened, and what to record of its training."""
+    torch.manual_seed(options.seed)
+    model = build_autoencoder()
+    done = options.work / "vae_done.pt"
+    if done.exists():
+        weights, record = torch.load(done, weights_only=False)
+        model.load_state_dict(weights)
+        return model.eval(), record
+    start_simple(model)
+    doodles = options.vae_pictures // 3
+    pictures = to_bytes(
+        [draw_scene(options.seed, i).picture for i in range(options.vae_pictures - doodles)]
+        + [draw_doodle(options.seed, i) for i in range(doodles)]
+    )
+
+    def loss_of(generator: torch.Generator) -> torch.Tensor:
+        batch = to_unit(pictures[torch.randint(len(pictures), (options.vae_batch,), generator=generator)])
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = model.encode(batch).latent_dist
+            mean, deviation = posterior.mean.float(), posterior.std.float()
+            latents = mean + deviation * torch.randn(mean.shape, generator=generator)
+            error = model.decode(latents).sample.float() - batch
+        return error.abs().mean() + error.square().mean() + 5e-5 * posterior.kl().float().mean() / mean[0].numel()
+
+    record = fit("vae", model, loss_of, options, options.vae_steps, 2e-3)
+    latents = encode(model, pictures[:4000])
+    whiten(model, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+    record["psnr_on_unseen_scenes"] = psnr(model, options.seed)
+    save((model.state_dict(), record), done)
+    return model.eval(), record
+
+
+@torch.no_grad()
+def start_simple(model: AutoencoderKL) -> None:
+    """Starts with silent residual branches and almost no noise on the latents: either costs hundreds of steps otherwise."""
+    for name, parameter in model.named_parameters():
+        if ".conv2." in name or ".to_out." in name:
+            parameter.zero_()
+    model.quant_conv.weight[4:] *= 0.1
+    model.quant_conv.bias[4:] = -6.0
+
+
+@torch.no_grad()
+def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    """Posterior means (N, 4, 16, 16) of uint8 pictures, not yet times the scaling factor."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.cat([model.encode(to_unit(part)).latent_dist.mean.float() for part in pictures.split(64)])
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderKL, seed: int, count: int = 256) -> float:
+    """Mean peak signal-to-noise ratio of reconstructed unseen scenes, in decibels."""
+    pictures = to_unit(to_bytes([draw_scene(seed, HELD_OUT + i).picture for i in range(count)]))
+    error = torch.cat([model.decode(model.encode(part).latent_dist.mean).sample.clamp(-1, 1) - part for part in pictures.split(32)])
+    return round((10 * torch.log10(4 / error.square().mean((1, 2, 3)))).mean().item(), 2)
+
+
+def cache_scenes(model: AutoencoderKL, options: argparse.Namespace) -> tuple[torch.Tensor, list[str]]:
+    """Latents of all training scenes, scaled for the UNet, and their captions."""
+    path = options.work / "latents.pt"
+    if not path.exists():
+        latents, captions = [], []
+        for start in range(0, options.scenes, 1000):
+            scenes = [draw_scene(options.seed, i) for i in range(start, min(start + 1000, options.scenes))]
+            latents.append(encode(model, to_bytes([scene.picture for scene in scenes])) * SCALING_FACTOR)
+            captions += [scene.caption for scene in scenes]
+            print(f"cached {len(captions)}/{options.scenes}", flush=True)
+        save((torch.cat(latents), captions), path)
+    return torch.load(path, weights_only=False)
+
+
+# ---------------------------------------------------------------- UNet and text encoder
+
+
+def train_generator(latents: torch.Tensor, captions: list[str], options: argparse.Namespace) -> tuple[torch.nn.ModuleDict, dict[str, object]]:
+    """UNet and text encoder, trained together from nothing; returns their running average and what to record."""
+    torch.manual_seed(options.seed + 1)
+    save_tokenizer(captions, options.out / "tokenizer")
+    tokenizer = load_tokenizer(options.out / "tokenizer")
+    tokens = encode_captions(tokenizer, captions)
+    nothing = encode_captions(tokenizer, [""])
+    model = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
+    model["unet"].to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).requires_grad_(False)
+    kept = noise_levels()
+
+    def loss_of(generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(len(latents), (options.batch,), generator=generator)
+        dropped = torch.rand(options.batch, 1, generator=generator) < 0.1
+        words = model["text_encoder"](torch.where(dropped, nothing, tokens[chosen])).last_hidden_state
+        times = torch.randint(len(kept), (options.batch,), generator=generator)
+        clean = latents[chosen]
+        noise = torch.randn(clean.shape, generator=generator)
+        share = kept[times][:, None, None, None]
+        noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+        guess = model["unet"](noisy.contiguous(memory_format=torch.channels_last), times, words).sample
+        return torch.nn.functional.mse_loss(guess, noise)
+
+    record = fit("unet", model, loss_of, options, options.steps, 1.2e-3, average)
+    return average, record
+
+
+# ---------------------------------------------------------------- command line
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, in diffusers' layout")
+    parser.add_argument("--dataset", type=Path, help="folder for the mascot's training pictures")
+    parser.add_argument("--heldout", type=Path, help="folder for the mascot's held-out pictures (with --dataset)")
+    parser.add_argument("--samples", type=Path, help="picture file for a sheet of samples")
+    parser.add_argument("--work", type=Path, default=Path("demo_base_work"), help="folder for checkpoints and cached latents")
+    parser.add_argument("--export-now", action="store_true", help="write what the last checkpoints hold instead of training on")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--vae-pictures", type=int, default=12000)
+    parser.add_argument("--vae-steps", type=int, default=800)
+    parser.add_argument("--vae-batch", type=int, default=8)
+    parser.add_argument("--scenes", type=int, default=24000)
+    parser.add_argument("--steps", type=int, default=7000, help="steps of the UNet and text encoder")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Runs all stages and writes the folder with `training_record.json`."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.dataset and options.heldout:
+        write_dataset(options.dataset, options.heldout)
+    autoencoder, vae_record = train_autoencoder(options)
+    latents, captions = cache_scenes(autoencoder, options)
+    generator, unet_record = train_generator(latents, captions, options)
+    save_folder(options.out, autoencoder, generator["unet"], generator["text_encoder"])
+    if options.samples:
+        sample_sheet(options.out, options.samples)
+    hidden = ("out", "work", "dataset", "heldout", "samples", "export_now")
+    record = {
+        "options": {key: value for key, value in vars(options).items() if key not in hidden},
+        "torch": torch.__version__,
+        "autoencoder": vae_record,
+        "unet_and_text_encoder": unet_record,
+        "prompt_adherence": adherence(options.out),
+    }
+    (options.out / "training_record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The two things a run leaves behind: artefacts that users load, and the state from which it can go on exactly."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import TrainConfig
+from .errors import ModelFileError, ResumeMismatch
+from .files import replacing, write_bytes
+from .metadata import with_hashes
+
+STATE_FILE = "state.pt"
+_STATE_VERSION = 1
+# Settings that may change between a stop and a resume without changing what has been trained so far.
+_FREE_TO_CHANGE = ("save", "sample", "validate", "train.epochs", "train.steps", "train.device", "dataset.cache", "base.tokenizer")
+
+
+def artefact_path(config: TrainConfig, *, epoch: int | None = None, step: int | None = None) -> Path:
+    """`<name>-000001`, `<name>-step00000050`, or `<name>` for the final file, as kohya names them."""
+    ending = f"-{epoch:06d}" if epoch is not None else f"-step{step:08d}" if step is not None else ""
+    return Path(config.save.dir).expanduser().absolute() / f"{config.save.name}{ending}.safetensors"
+
+
+def existing_artefacts(config: TrainConfig) -> list[Path]:
+    """Files that a new run of this name would replace."""
+    final = artefact_path(config)
+    names = (f"{config.save.name}-[0-9][0-9][0-9][0-9][0-9][0-9].safetensors", f"{config.save.name}-step*.safetensors")
+    escaped = [name.replace(config.save.name, _glob_escape(config.save.name), 1) for name in names]
+    found = [path for pattern in escaped for path in final.parent.glob(pattern)] if final.parent.is_dir() else []
+    return sorted(found) + ([final] if final.exists() else [])
+
+
+def _glob_escape(name: str) -> str:
+    import glob
+
+    return glob.escape(name)
+
+
+def save_artefact(path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a .safetensors file and read it back; ModelFileError if what is on the disk is not what was meant."""
+    from safetensors import safe_open
+
+    write_bytes(path, with_hashes(tensors, metadata))
+    with safe_open(str(path), framework="pt") as file:
+        written = set(file.keys())
+        if written != set(tensors):
+            raise ModelFileError(f"{path}: {len(set(tensors) ^ written)} tensors differ from what was saved")
+        for name in written:
+            if not torch.equal(file.get_tensor(name), tensors[name]):
+                raise ModelFileError(f"{path}: tensor {name} was not written correctly; the disk may be faulty")
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands after `step` optimizer steps."""
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+def save_state(run_dir: Path, state: State, fingerprint: Mapping[str, Any]) -> Path:
+    """Replace the run's state in one rename: the old or the new one is whole at any moment."""
+    path = run_dir / STATE_FILE
+    value = {"version": _STATE_VERSION, "fingerprint": dict(fingerprint), **vars(state)}
+    with replacing(path) as temporary:
+        torch.save(value, temporary)
+    return path
+
+
+def load_state(run_dir: Path, fingerprint: Mapping[str, Any]) -> State | None:
+    """The state of a run folder, or None where there is none. ResumeMismatch lists how the job differs from the saved one."""
+    path = run_dir / STATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ResumeMismatch(f"{path} cannot be read ({str(error).splitlines()[0]}); remove it to start from the beginning") from None
+    if value.get("version") != _STATE_VERSION:
+        raise ResumeMismatch(f"{path} was written by another version (state format {value.get('version')}); start without --resume")
+    saved = value["fingerprint"]
+    differences = [
+        f"{key}: was {saved.get(key)!r}, now {fingerprint.get(key)!r}"
+        for key in sorted(set(saved) | set(fingerprint))
+        if saved.get(key) != fingerprint.get(key)
+    ]
+    if differences:
+        raise ResumeMismatch(
+            f"{path} belongs to another job; change these back, or choose another save.name:\n  " + "\n  ".join(differences)
+        )
+    return State(value["step"], value["tensors"], value["optimizer"], value["scaler"])
+
+
+def fingerprint(config: TrainConfig, dataset_digest: str, model_identity: Mapping[str, str], length: int) -> dict[str, Any]:
+    """What must be equal for a resumed run to equal an uninterrupted one, as flat names and plain values.
+
+    The number of steps counts where the learning rate depends on it.
+    """
+    flat: dict[str, Any] = {}
+    _flatten("", config.as_dict(), flat)
+    flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_TO_CHANGE)}
+    flat = {key: value for key, value in flat.items() if not key.startswith(("base.checkpoint", "base.vae", "dataset.folders"))}
+    flat["validate.split"] = config.validation.split
+    flat["dataset"] = dataset_digest
+    flat["schedule.length"] = length if not config.schedule.kind.startswith("constant") else None
+    return flat | {f"base.{part}": digest for part, digest in model_identity.items()}
+
+
+def _flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            _flatten(f"{prefix}.{key}" if prefix else str(key), item, into)
+    else:
+        into[prefix] = value

@@ -1,0 +1,143 @@
+"""YAML, JSON and plain dicts to `TrainConfig` and back; every mistake is reported at once, by its path."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..errors import ConfigError
+from .job import TrainConfig
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Read a YAML or JSON file. `overrides` are texts such as `train.steps=100`. Relative paths stay relative to the caller."""
+    return from_dict(apply_overrides(read_mapping(path), overrides))
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The top-level mapping of a YAML or JSON file; ConfigError where it is none."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"configuration file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
+    try:
+        value = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ConfigError(f"configuration file {path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"configuration file {path} should hold sections such as `base:` and `dataset:`, found {type(value).__name__}")
+    return value
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of `values` with each `a.b=c` set; c is read as YAML, list items are addressed by number."""
+    result: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    problems = []
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            problems.append(f"--set {text!r}: write it as section.field=value")
+            continue
+        try:
+            _set(result, path.strip().split("."), yaml.safe_load(value) if value else None)
+        except (TypeError, IndexError, ValueError, yaml.YAMLError) as error:
+            problems.append(f"--set {text!r}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return result
+
+
+def _set(target: Any, keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if isinstance(target, list):
+            target = target[int(key)]
+        else:
+            if target.get(key) is None:
+                target[key] = {}
+            target = target[key]
+    if isinstance(target, list):
+        target[int(keys[-1])] = value
+    elif isinstance(target, dict):
+        target[keys[-1]] = value
+    else:
+        raise TypeError(f"{keys[-1]} cannot be set inside the value {target!r}")
+
+
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """A checked configuration; ConfigError lists every wrong field with its path, value and the nearest valid name."""
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        items = error.errors()
+        # A list whose only items are wrong is also reported as too short; the items' own errors say it better.
+        items = [item for item in items if item["type"] != "too_short" or not _has_deeper(item["loc"], items)]
+        raise ConfigError([_sentence(item) for item in items]) from None
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The complete configuration as YAML text that `load` reads back."""
+    return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
+
+
+def _has_deeper(location: tuple[Any, ...], items: list[Any]) -> bool:
+    return any(len(item["loc"]) > len(location) and item["loc"][: len(location)] == location for item in items)
+
+
+def _sentence(item: Any) -> str:
+    location = [key for key in item["loc"] if not _is_tag(key)]
+    path = ".".join(str(key) for key in location) or "the configuration"
+    if item["type"] == "extra_forbidden":
+        known = _field_names(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return f"{path}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{path}: missing; {_help(location)}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{path}: {message[0].lower() + message[1:]} (got {item['input']!r})"
+
+
+def _is_tag(key: Any) -> bool:
+    """pydantic puts the names of validators and union tags into a location; fields are lower-case words or numbers."""
+    return isinstance(key, str) and ("[" in key or "(" in key)
+
+
+def _section_at(location: Iterable[Any]) -> type[BaseModel] | None:
+    """The section class that a path of field names and list positions leads to."""
+    current: Any = TrainConfig
+    for key in location:
+        if isinstance(key, int):
+            continue
+        field = next((f for name, f in current.model_fields.items() if key in (name, f.alias)), None)
+        current = _model_in(field.annotation) if field is not None else None
+        if current is None:
+            return None
+    return current
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in typing.get_args(annotation) if (model := _model_in(part))), None)
+
+
+def _field_names(location: list[Any]) -> list[str]:
+    section = _section_at(location)
+    return [field.alias or name for name, field in section.model_fields.items()] if section else []
+
+
+def _help(location: list[Any]) -> str:
+    section = _section_at(location[:-1])
+    field = section.model_fields.get(location[-1]) if section else None
+    return (field.description if field and field.description else "it must be given").rstrip(".")

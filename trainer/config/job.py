@@ -1,0 +1,38 @@
+"""The one frozen value that describes a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from .section import Section
+from .sections import (
+    BaseSection,
+    DatasetSection,
+    Method,
+    OptimizerSection,
+    SampleSection,
+    SaveSection,
+    ScheduleSection,
+    TrainSection,
+    ValidateSection,
+)
+
+
+class TrainConfig(Section):
+    """Everything a training needs to know. Build it from keywords, `from_dict`, or `trainer.config.io.load`."""
+
+    base: BaseSection
+    dataset: DatasetSection
+    method: Method = Method()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    train: TrainSection = TrainSection()
+    save: SaveSection = SaveSection()
+    sample: SampleSection = SampleSection()
+    validation: ValidateSection = Field(ValidateSection(), alias="validate")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values under the names that YAML uses; `io.from_dict` reads it back to an equal configuration."""
+        return self.model_dump(mode="json", by_alias=True)

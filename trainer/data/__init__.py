@@ -1,0 +1,1 @@
+"""Pictures and captions: records, captions, buckets, pixels, cache, batch order, prefetch, report."""

@@ -1,0 +1,176 @@
+"""Picture files to upright RGB, and on to the tensor that the VAE sees."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
+
+from ..config.sections import Size
+from ..errors import DatasetError
+from .buckets import Placement
+
+if TYPE_CHECKING:
+    import torch
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # a closed list: Pillow would hand a disguised EPS to Ghostscript
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DamagedPicture(DatasetError):
+    """One file that cannot be decoded; `reason` is the message without the path."""
+
+    def __init__(self, path: Path, reason: str):
+        self.path, self.reason = path, reason
+        super().__init__(f"picture {path}: {reason}")
+
+
+def read_size(path: Path) -> Size:
+    """Upright (width, height) from the header alone; DamagedPicture where there is none."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image, path) >= 5 else (width, height)
+
+
+def verify(path: Path) -> None:
+    """Decode the whole file; DamagedPicture if it is truncated or corrupt. Call it within `strict_decoding`."""
+    with _opened(path) as image:
+        # A JPEG decoder reads every byte but computes fewer pixels at a reduced scale; other formats ignore the hint.
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+
+
+def open_rgb(path: Path, background: str) -> Image.Image:
+    """The picture upright, in RGB, transparent parts over `background` (a colour name or #rrggbb)."""
+    with _opened(path) as image:
+        orientation = _orientation(image, path)
+        image.load()
+        rgb = _to_rgb(image, background)
+    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+
+
+def resize(image: Image.Image, placement: Placement) -> Image.Image:
+    """Scale and crop in one pass, exactly to the bucket: antialiased Lanczos to shrink, bicubic to enlarge."""
+    shrinks = placement.resized[0] < image.width or placement.resized[1] < image.height
+    across, down = image.width / placement.resized[0], image.height / placement.resized[1]
+    left, top = placement.crop
+    width, height = placement.bucket
+    right, bottom = min(image.width, (left + width) * across), min(image.height, (top + height) * down)
+    # `box` is the crop in the picture's own pixels, so that the overhang of a very long picture is never computed.
+    method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    return image.resize(placement.bucket, method, box=(left * across, top * down, right, bottom))
+
+
+def load_pixels(path: Path, placement: Placement, background: str) -> torch.Tensor:
+    """float32 (3, height, width) of the placement's bucket, in [-1, 1]."""
+    import torch
+
+    pixels = np.array(resize(open_rgb(path, background), placement), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().div_(127.5).sub_(1.0)
+
+
+class _Strict:
+    """Counts who needs Pillow's process-wide LOAD_TRUNCATED_IMAGES to be off, and restores it after the last."""
+
+    lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self.users, self.before = 0, False
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self.before
+
+
+_STRICT = _Strict()
+
+
+@contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Within it Pillow reports truncated files, even where other nodes of the host told it to fill them with grey."""
+    _STRICT.enter()
+    try:
+        yield
+    finally:
+        _STRICT.leave()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The lazily opened file; everything that goes wrong inside becomes a DamagedPicture with a readable reason."""
+    try:
+        if path.stat().st_size == 0:
+            raise DamagedPicture(path, "the file is empty (0 bytes)")
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except (MemoryError, DatasetError):
+        raise
+    except UnidentifiedImageError:
+        raise DamagedPicture(path, "its content is not PNG, JPEG, WebP or BMP, whatever its ending says") from None
+    except Image.DecompressionBombError:
+        raise DamagedPicture(path, "it has more pixels than Pillow's safety limit; save it smaller") from None
+    except OSError as error:
+        if error.strerror and error.errno:
+            raise DamagedPicture(path, f"it cannot be opened: {error.strerror}") from None
+        raise DamagedPicture(path, f"it is damaged: {error}") from None
+    except Exception as error:  # Pillow's plug-ins let any exception out when the bytes are wrong
+        raise DamagedPicture(path, f"it is damaged: {type(error).__name__}: {error}") from None
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    """The EXIF orientation 1 to 8, without decoding pixels; unreadable EXIF counts as 1 (upright)."""
+    try:
+        if image.format == "PNG" and "exif" not in image.info and (late := _late_exif(path)):
+            image.info["exif"] = late
+        # The base class's method, because that of PNG decodes the whole picture to look for EXIF behind the pixels.
+        value = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1)
+    except (
+        Exception
+    ):  # many programs write EXIF, Pillow raises anything when it is wrong, and the pixels are still good
+        return 1
+    return value if value in UPRIGHT else 1
+
+
+def _late_exif(path: Path) -> bytes | None:
+    """The eXIf chunk of a PNG that has it after its pixels, found by hopping over the others (PNG, 5.3)."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return b"Exif\x00\x00" + file.read(length)
+            file.seek(length + 4, 1)
+    return None
+
+
+def _to_rgb(image: Image.Image, background: str) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per pixel; convert() would clip instead of scale
+        values = np.asarray(image).astype(np.float32) / 257.0
+        return Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        behind = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
+        return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")

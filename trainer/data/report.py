@@ -1,0 +1,178 @@
+"""What a dataset will do in training, as values for programs and as lines for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config.sections import DatasetSection, Size
+from .buckets import enlarged, place
+from .cache import file_digest
+from .records import Record, Scan, Skipped
+
+LISTED = 20  # so many files of a kind are printed; as_dict always has all
+
+
+@dataclass(frozen=True)
+class BucketCount:
+    """One bucket in use: different pictures, samples per epoch (with repeats), batches per epoch."""
+
+    size: Size
+    images: int
+    samples: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class CaptionLength:
+    """How many tokens a caption has, without start and end marks."""
+
+    path: Path
+    tokens: int
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """Built by `describe_dataset`. `caption_sources` counts pictures per caption ending, "class words" and "none"."""
+
+    images: int
+    samples_per_epoch: int
+    batches_per_epoch: int
+    batch_size: int
+    skipped: tuple[Skipped, ...]
+    caption_sources: dict[str, int]
+    empty_captions: tuple[Path, ...]
+    buckets: tuple[BucketCount, ...]
+    enlarged: tuple[Path, ...]
+    caption_lengths: tuple[CaptionLength, ...]
+    token_limit: int
+    duplicates: tuple[tuple[Path, ...], ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def over_limit(self) -> tuple[CaptionLength, ...]:
+        """Captions with more tokens than the limit, the longest first."""
+        long = [item for item in self.caption_lengths if item.tokens > self.token_limit]
+        return tuple(sorted(long, key=lambda item: (-item.tokens, str(item.path))))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; sizes as [width, height], paths as text."""
+        return {
+            "images": self.images,
+            "samples_per_epoch": self.samples_per_epoch,
+            "batches_per_epoch": self.batches_per_epoch,
+            "batch_size": self.batch_size,
+            "skipped": [{"path": str(item.path), "reason": item.reason} for item in self.skipped],
+            "caption_sources": dict(self.caption_sources),
+            "empty_captions": [str(path) for path in self.empty_captions],
+            "buckets": [
+                {"size": list(item.size), "images": item.images, "samples": item.samples, "batches": item.batches}
+                for item in self.buckets
+            ],
+            "enlarged": [str(path) for path in self.enlarged],
+            "token_limit": self.token_limit,
+            "caption_tokens": [{"path": str(item.path), "tokens": item.tokens} for item in self.caption_lengths],
+            "captions_over_limit": [{"path": str(item.path), "tokens": item.tokens} for item in self.over_limit],
+            "duplicates": [[str(path) for path in group] for group in self.duplicates],
+            "warnings": list(self.warnings),
+        }
+
+    def lines(self) -> list[str]:
+        """The report as text, one finding per line; long lists are cut and say how many follow."""
+        lines = [
+            f"{_count(self.images, 'picture')}, {_count(self.samples_per_epoch, 'sample')} per epoch with repeats, "
+            f"{_count(self.batches_per_epoch, 'batch', 'batches')} of up to {self.batch_size}",
+            "captions: "
+            + (", ".join(f"{count} from {name}" for name, count in self.caption_sources.items()) or "none"),
+        ]
+        lines += _section("empty caption files", [str(path) for path in self.empty_captions])
+        if self.caption_lengths:
+            most = max(item.tokens for item in self.caption_lengths)
+            lines.append(f"longest caption: {most} tokens, {self.token_limit} fit")
+        over = [f"{item.path}: {item.tokens} tokens" for item in self.over_limit]
+        lines += _section(f"captions over {self.token_limit} tokens", over)
+        lines.append("buckets (width x height: pictures, samples per epoch, batches):")
+        lines += [
+            f"  {item.size[0]}x{item.size[1]}: {item.images}, {item.samples}, {item.batches}" for item in self.buckets
+        ]
+        lines += _section("pictures smaller than their bucket, enlarged", [str(path) for path in self.enlarged])
+        lines += _section("skipped", [f"{item.path}: {item.reason}" for item in self.skipped])
+        lines += _section("identical files", [" = ".join(str(path) for path in group) for group in self.duplicates])
+        lines += _section("warnings", self.warnings)
+        return lines
+
+
+def describe_dataset(
+    scan: Scan, config: DatasetSection, count_tokens: Callable[[str], int] | None = None, token_limit: int = 75
+) -> DatasetReport:
+    """Sort the scanned records into buckets and count.
+
+    `count_tokens` gives a caption's tokens without start and end marks; 75 of them fit into one CLIP context of 77.
+    """
+    placements = [place(record.width, record.height, config) for record in scan.records]
+    buckets = _bucket_counts(scan.records, [placement.bucket for placement in placements], config.batch_size)
+    lengths = (
+        [CaptionLength(record.path, count_tokens(record.caption)) for record in scan.records] if count_tokens else []
+    )
+    return DatasetReport(
+        images=len(scan.records),
+        samples_per_epoch=sum(record.repeats for record in scan.records),
+        batches_per_epoch=sum(item.batches for item in buckets),
+        batch_size=config.batch_size,
+        skipped=scan.skipped,
+        caption_sources=dict(Counter(_source(record) for record in scan.records).most_common()),
+        empty_captions=scan.empty_captions,
+        buckets=buckets,
+        enlarged=tuple(
+            record.path
+            for record, placement in zip(scan.records, placements, strict=True)
+            if enlarged(record.width, record.height, placement)
+        ),
+        caption_lengths=tuple(lengths),
+        token_limit=token_limit,
+        duplicates=find_duplicates(record.path for record in scan.records),
+        warnings=scan.warnings,
+    )
+
+
+def find_duplicates(paths: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
+    """Groups of different files with the same bytes; only files of equal length are read."""
+    by_length: dict[int, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        by_length.setdefault(path.stat().st_size, []).append(path)
+    by_digest: dict[str, list[Path]] = {}
+    for candidates in by_length.values():
+        for path in candidates if len(candidates) > 1 else ():
+            by_digest.setdefault(file_digest(path), []).append(path)
+    return tuple(tuple(group) for group in by_digest.values() if len(group) > 1)
+
+
+def _bucket_counts(records: Sequence[Record], sizes: Sequence[Size], batch_size: int) -> tuple[BucketCount, ...]:
+    images: Counter[Size] = Counter(sizes)
+    samples: Counter[Size] = Counter()
+    for record, size in zip(records, sizes, strict=True):
+        samples[size] += record.repeats
+    return tuple(
+        BucketCount(size, images[size], samples[size], -(-samples[size] // batch_size)) for size in sorted(images)
+    )
+
+
+def _source(record: Record) -> str:
+    """The ending of the caption file, or where else the caption came from."""
+    if record.caption_source in ("class words", "none"):
+        return record.caption_source
+    return Path(record.caption_source).suffix.lower()
+
+
+def _section(title: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return []
+    rest = [f"  and {len(items) - LISTED} more"] if len(items) > LISTED else []
+    return [f"{title} ({len(items)}):", *(f"  {item}" for item in items[:LISTED]), *rest]
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,60 @@
+"""Noise schedule, noising and targets of variance-preserving diffusion models.
+
+Notation of Ho et al. 2020 (arXiv 2006.11239): x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise. The v target is that of
+Salimans & Ho 2022 (arXiv 2202.00512): v = sqrt(abar_t) noise - sqrt(1 - abar_t) x_0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v"]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """`alphas_cumprod` is abar_t for t = 0 … T-1, float32 on the CPU."""
+
+    alphas_cumprod: Tensor
+    prediction: Prediction = "epsilon"
+
+    @classmethod
+    def scaled_linear(cls, start: float = 0.00085, end: float = 0.012, steps: int = 1000, prediction: Prediction = "epsilon"):
+        """The schedule of Stable Diffusion: sqrt(beta) is linear in t."""
+        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+        return cls(torch.cumprod(1.0 - betas, 0).float(), prediction)
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.alphas_cumprod)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """sqrt((1 - abar) / abar), ascending: the noise level of x_t / sqrt(abar_t)."""
+        return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t for latents and noise of shape (B, C, H, W) and integer timesteps (B,)."""
+        alpha, sigma = self._factors(timesteps, latents)
+        return alpha * latents + sigma * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the model should predict, of the shape of `latents`."""
+        if self.prediction == "epsilon":
+            return noise
+        alpha, sigma = self._factors(timesteps, latents)
+        return alpha * noise - sigma * latents
+
+    def denoised(self, x: Tensor, predicted: Tensor, sigma: float) -> Tensor:
+        """The x_0 that a prediction implies; x = x_0 + sigma · noise, that is x_t / sqrt(abar_t) (Karras et al. 2022, table 1)."""
+        if self.prediction == "epsilon":
+            return x - sigma * predicted
+        return x / (sigma**2 + 1) - predicted * sigma / (sigma**2 + 1) ** 0.5
+
+    def _factors(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        abar = self.alphas_cumprod.to(like.device)[timesteps].view(-1, *[1] * (like.dim() - 1))
+        return abar.sqrt().to(like.dtype), (1 - abar).sqrt().to(like.dtype)

@@ -1,0 +1,1 @@
+"""What a person looks at to judge a training: grids, loss curves, picture metrics."""

@@ -1,0 +1,128 @@
+"""Reading weight files: names and shapes without the tensors first, then tensors one by one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Container, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import ModelFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+_MAX_HEADER = 100_000_000  # the limit of the safetensors format
+
+
+class WeightFile(Protocol):
+    """A weight file that was found whole."""
+
+    path: Path
+    shapes: Shapes
+    metadata: Mapping[str, str]
+
+    def read(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """The named tensors, one at a time, so that no second copy of the file is held."""
+        ...
+
+
+def open_weights(path: Path) -> WeightFile:
+    """A .safetensors or .ckpt/.pt/.pth/.bin file; ModelFileError says why it cannot be used."""
+    if not path.is_file():
+        raise ModelFileError(f"model file {path} does not exist; give a .safetensors or .ckpt file or a diffusers folder")
+    if path.suffix.lower() in (".safetensors", ".sft"):
+        return SafetensorsFile(path)
+    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+        return TorchFile(path)
+    raise ModelFileError(f"model file {path} has the ending {path.suffix!r}; expected .safetensors or .ckpt")
+
+
+class SafetensorsFile:
+    """Read with plain file reads: a memory map would keep each page that was read in this process's resident memory."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        header, self._data_start = _read_header(path)
+        self.metadata: dict[str, str] = header.pop("__metadata__", {})
+        self._entries: dict[str, Any] = header
+        self.shapes: Shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        expected = self._data_start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        actual = path.stat().st_size
+        if actual < expected:
+            raise ModelFileError(f"model file {path} is truncated: {actual:,} of {expected:,} bytes; download or copy it again")
+
+    def read(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        import torch
+
+        dtypes = _safetensors_dtypes()
+        with self.path.open("rb") as file:
+            for name, entry in sorted(self._entries.items(), key=lambda item: item[1]["data_offsets"]):
+                if name not in names:
+                    continue
+                start, end = entry["data_offsets"]
+                raw = torch.empty(end - start, dtype=torch.uint8)
+                file.seek(self._data_start + start)
+                if end > start and file.readinto(memoryview(raw.numpy())) != end - start:
+                    raise ModelFileError(f"model file {self.path} became shorter while it was read")
+                yield name, raw.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _safetensors_dtypes() -> dict[str, Any]:
+    import torch
+
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+    names |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+    return {key: getattr(torch, name) for key, name in names.items()}
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON header and the offset at which the tensors start."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little") if size >= 8 else 0
+        if not 2 <= header_size <= min(size - 8, _MAX_HEADER):
+            raise ModelFileError(f"model file {path} is not a whole safetensors file ({size:,} bytes); download or copy it again")
+        try:
+            header = json.loads(file.read(header_size))
+        except ValueError:
+            raise ModelFileError(f"model file {path} has a damaged safetensors header; download or copy it again") from None
+    return header, 8 + header_size
+
+
+class TorchFile:
+    """A file of torch.save, opened only through weights-only loading, which runs no code from the file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metadata: dict[str, str] = {}
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        import torch
+
+        try:
+            value = torch.load(self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path))
+        except pickle.UnpicklingError as error:
+            raise ModelFileError(
+                f"model file {self.path} holds more than weights, or is damaged; it was not opened any further. "
+                f"Convert it to .safetensors. ({str(error).splitlines()[0]})"
+            ) from None
+        except (RuntimeError, EOFError, OSError) as error:
+            raise ModelFileError(f"model file {self.path} is damaged or truncated: {str(error).splitlines()[0]}") from None
+        value = value.get("state_dict", value) if isinstance(value, dict) else {}
+        tensors = {name: tensor for name, tensor in value.items() if isinstance(tensor, torch.Tensor)}
+        if not tensors:
+            raise ModelFileError(f"model file {self.path} holds no named tensors")
+        return tensors
+
+    @property
+    def shapes(self) -> Shapes:
+        return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+
+    def read(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        return ((name, tensor) for name, tensor in self._tensors.items() if name in names)

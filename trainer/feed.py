@@ -1,0 +1,132 @@
+"""From records to training batches: cached or fresh latents and texts, with the noise and timestep of each sample."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .config import TrainConfig
+from .data.buckets import Placement
+from .data.cache import TensorCache, file_digest, latent_key, text_key
+from .data.captions import varies, vary
+from .data.images import load_pixels
+from .data.loader import prefetch
+from .data.records import Record
+from .events import CacheProgress, Listener, StopCheck
+from .families import Conditioning, Family, Model
+from .plan import Micro, Plan
+from .seeds import derive
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one bucket. Exactly one of `latents` and `pixels` is there; `conditioning` is None for fresh text."""
+
+    files: tuple[str, ...]
+    captions: list[str]
+    latents: Tensor | None  # (B, C, h, w) scaled, float32
+    pixels: Tensor | None  # (B, 3, H, W) in [-1, 1]
+    conditioning: Conditioning | None
+    seeds: tuple[int, ...]  # one per sample: the start of its noise and timestep
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Makes batches for a plan. `latents` and `texts` are the caches in use, or None where each step encodes anew."""
+
+    plan: Plan
+    latents: dict[Path, str] | None  # picture -> cache key
+    texts: dict[str, str] | None  # caption -> cache key
+    cache: TensorCache
+
+    def steps_from(self, start: int) -> Iterator[list[Batch]]:
+        """Batches of each optimizer step, prepared by threads ahead of the consumer."""
+        return prefetch(self.plan.steps_from(start), lambda micros: [self._training(micro) for micro in micros], ahead=4, threads=2)
+
+    def validation(self, timesteps: int) -> Iterator[Batch]:
+        """Each held-out picture once for each of `timesteps` parts of the noise range, always with the same noise."""
+        seed = self.plan.config.train.seed
+        for record, placement in zip(self.plan.held_out, self.plan.held_out_placements, strict=True):
+            for part in range(timesteps):
+                number = derive(seed, "validation", record.path.name, part)
+                yield self._batch([record], [placement], [record.caption], (number,))
+
+    def _training(self, micro: Micro) -> Batch:
+        config = self.plan.config
+        records = [self.plan.records[number] for number in micro.records]
+        placements = [self.plan.placements[number] for number in micro.records]
+        seeds = tuple(derive(config.train.seed, "sample", micro.step, micro.first + place) for place in range(len(records)))
+        captions = [
+            vary(record.caption, config.dataset.captions, random.Random(derive(number, "caption")))
+            for record, number in zip(records, seeds, strict=True)
+        ]
+        return self._batch(records, placements, captions, seeds)
+
+    def _batch(self, records: Sequence[Record], placements: Sequence[Placement], captions: list[str], seeds: tuple[int, ...]) -> Batch:
+        latents = pixels = conditioning = None
+        if self.latents is not None:
+            latents = torch.stack([self._cached(self.latents[record.path])["latents"] for record in records])
+        else:
+            background = self.plan.config.dataset.background
+            pairs = zip(records, placements, strict=True)
+            pixels = torch.stack([load_pixels(record.path, placement, background) for record, placement in pairs])
+        if self.texts is not None:
+            parts = [self._cached(self.texts[caption]) for caption in captions]
+            conditioning = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+        return Batch(tuple(str(record.path) for record in records), captions, latents, pixels, conditioning, seeds)
+
+    def _cached(self, key: str) -> dict[str, Tensor]:
+        tensors = self.cache.get(key)
+        if tensors is None:
+            raise RuntimeError(f"cache entry {key} disappeared while training; start again to rebuild it")
+        return tensors
+
+
+def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, text: bool, listen: Listener, stop: StopCheck) -> Feed:
+    """Encode what is not in the cache yet. Stops early, with a usable cache, when `stop()` is true."""
+    latents = _fill_latents(plan, family, model, cache, listen, stop) if plan.config.dataset.cache.latents else None
+    texts = None
+    if text:
+        captions = sorted({record.caption for record in (*plan.records, *plan.held_out)})
+        texts = {caption: text_key(caption, model.identity["text_encoder"], model.dtype, model.clip_skip) for caption in captions}
+        missing = [caption for caption in captions if cache.get(texts[caption]) is None]
+        for done, caption in enumerate(missing):
+            if stop():
+                break
+            with torch.no_grad():
+                encoded = family.encode_text(model, [caption])
+            cache.put(texts[caption], {name: tensor[0].cpu() for name, tensor in encoded.items()})
+            listen(CacheProgress("text", done + 1, len(missing)))
+    return Feed(plan, latents, texts, cache)
+
+
+def caches_text(config: TrainConfig, trains_text: bool) -> bool:
+    """Whether captions can be encoded once for the whole run."""
+    return config.dataset.cache.text and not trains_text and not varies(config.dataset.captions)
+
+
+def _fill_latents(plan: Plan, family: Family, model: Model, cache: TensorCache, listen: Listener, stop: StopCheck) -> dict[Path, str]:
+    """Latents of every picture; threads decode pictures ahead of the encoder."""
+    config = plan.config
+    jobs = [*zip(plan.records, plan.placements, strict=True), *zip(plan.held_out, plan.held_out_placements, strict=True)]
+    background, identity, dtype = config.dataset.background, model.identity["vae"], model.vae.dtype
+    keys = {
+        record.path: latent_key(file_digest(record.path), place, identity, dtype, background=background) for record, place in jobs
+    }
+    missing = [(record, place) for record, place in jobs if cache.get(keys[record.path]) is None]
+    decoded = prefetch(missing, lambda job: load_pixels(job[0].path, job[1], background), ahead=8, threads=2)
+    for done, ((record, _), pixels) in enumerate(zip(missing, decoded, strict=False)):
+        if stop():
+            break
+        with torch.no_grad():
+            latents = family.encode_images(model, pixels[None])[0].cpu()
+        if not torch.isfinite(latents).all():
+            raise ValueError(f"{record.path}: the VAE gave values that are not finite; use precision bf16 or fp32, or another VAE")
+        cache.put(keys[record.path], {"latents": latents})
+        listen(CacheProgress("latents", done + 1, len(missing)))
+    return keys

@@ -1,0 +1,87 @@
+"""The run's log: one JSON object per event, readable while the run goes on and the source of every curve."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .events import Event, Saved, SampleReady, StepDone, Validated
+from .files import write_text
+
+LOG_FILE = "log.jsonl"
+_PERIODIC = {"Saved": "save", "SampleReady": "sample", "Validated": "validate"}
+
+
+class RunLog:
+    """A listener that appends every event to <run_dir>/log.jsonl."""
+
+    def __init__(self, run_dir: Path, resume_step: int | None):
+        """Start a new log, or keep what was logged up to `resume_step`; later lines belong to steps that are done again."""
+        self.path = run_dir / LOG_FILE
+        kept = [] if resume_step is None else [line for line in read_log(self.path) if line.get("step", 0) <= resume_step]
+        write_text(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def __call__(self, event: Event) -> None:
+        values = {item.name: _plain(getattr(event, item.name)) for item in fields(event) if item.name != "image"}
+        self._file.write(json.dumps({"event": type(event).__name__, "time": round(time.time(), 3), **values}, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def history(self) -> History:
+        return history(self.path)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Every whole line of a log; a line that a crash cut short is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run has reported so far."""
+
+    steps: list[int]
+    losses: list[float]
+    rates: dict[str, list[float]]
+    validation: list[tuple[int, float]]
+    files: list[Path]
+    samples: list[Path]
+    done: set[tuple[str, int]]  # periodic work, by name and step
+
+
+def history(path: Path) -> History:
+    """The history that a log tells."""
+    result = History([], [], {}, [], [], [], set())
+    for line in read_log(path):
+        kind = line["event"]
+        if kind == StepDone.__name__:
+            result.steps.append(line["step"])
+            result.losses.append(line["loss"])
+            for name, rate in line["lr"].items():
+                result.rates.setdefault(name, []).append(rate)
+        elif kind == Validated.__name__:
+            result.validation.append((line["step"], line["loss"]))
+        elif kind == Saved.__name__ and line["kind"] != "state":
+            result.files.append(Path(line["path"]))
+        elif kind == SampleReady.__name__:
+            result.samples.append(Path(line["path"]))
+        if kind in _PERIODIC and line.get("kind") != "state":
+            result.done.add((_PERIODIC[kind], line["step"]))
+    return result

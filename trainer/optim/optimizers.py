@@ -1,0 +1,147 @@
+"""The optimizers a configuration can name. One frozen row each; a new one needs nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..config import OptimizerSection
+from ..errors import ConfigError
+from .names import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class OptimizerRow:
+    """Where a class is found, what to install for it, and where our defaults differ from its own."""
+
+    path: str
+    package: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> type[torch.optim.Optimizer]:
+        """The class. ImportError where the package is missing."""
+        module, _, name = self.path.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+
+# Defaults are the packages' own (AdamW weight_decay 0.01, SGD without momentum, Lion weight_decay 0), so that their
+# documentation is ours too; `optimizer.args` changes them.
+OPTIMIZERS: dict[str, OptimizerRow] = {
+    "adamw": OptimizerRow("torch.optim.AdamW", "torch"),
+    "adamw8bit": OptimizerRow("bitsandbytes.optim.AdamW8bit", "bitsandbytes>=0.50"),
+    "lion": OptimizerRow("lion_pytorch.Lion", "lion-pytorch"),
+    "sgd": OptimizerRow("torch.optim.SGD", "torch"),
+}
+
+# Set elsewhere: by the parameter groups and by `optimizer.lr`.
+RESERVED = {"params": "the parameters are chosen by the method", "lr": "set optimizer.lr instead"}
+
+
+def check_optimizer(section: OptimizerSection) -> list[str]:
+    """One sentence per mistake, found without a model: kind, package, argument names and types, values out of range."""
+    row = OPTIMIZERS.get(section.kind)
+    if row is None:
+        return [unknown_name("optimizer.kind", section.kind, OPTIMIZERS)]
+    try:
+        kind = row.load()
+    except Exception as error:  # a package that is installed but broken fails in its own ways
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
+        return [f'optimizer.kind: {section.kind} needs a package that {reason}; run: pip install "{row.package}"']
+    arguments, problems = _arguments(kind, row, section)
+    return problems or _trial(kind, section, arguments)
+
+
+def build_optimizer(section: OptimizerSection, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer over `groups`; each has "params", "name" and "lr", which stay readable in `param_groups`.
+
+    ConfigError lists what `check_optimizer` finds. torch's own optimizers run fused where the device can: one kernel
+    for all of an adapter's many small tensors instead of several for each.
+    """
+    problems = check_optimizer(section)
+    if problems:
+        raise ConfigError(problems)
+    row = OPTIMIZERS[section.kind]
+    kind = row.load()
+    arguments, _ = _arguments(kind, row, section)
+
+    def build(**speed: bool) -> torch.optim.Optimizer:
+        return kind([dict(group) for group in groups], lr=section.lr, **arguments, **speed)
+
+    chosen = {"fused", "foreach", "differentiable"} & arguments.keys()
+    if "fused" in inspect.signature(kind).parameters and not chosen:
+        try:
+            return build(fused=True)
+        except RuntimeError:  # no fused kernel for this device or torch version; torch picks foreach or a plain loop
+            pass
+    return build()
+
+
+def _arguments(kind: type, row: OptimizerRow, section: OptimizerSection) -> tuple[dict[str, Any], list[str]]:
+    """Keyword arguments for the constructor, converted to the types it expects, and what is wrong with them."""
+    signature = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    usable = [name for name in signature if name not in RESERVED]
+    arguments, problems = dict(row.defaults), []
+    for name, value in section.args.items():
+        where = f"optimizer.args.{name}"
+        if name in RESERVED:
+            problems.append(f"{where}: {RESERVED[name]}")
+        elif name not in signature:
+            problems.append(unknown_name(where, name, usable, f"no argument of {section.kind}"))
+        else:
+            try:
+                arguments[name] = _converted(value, signature[name])
+            except ValueError as error:
+                problems.append(f"{where}: expected {error}, got {value!r}")
+    return arguments, problems
+
+
+def _converted(value: Any, default: Any) -> Any:
+    """`value` in the type of the argument's default; the ValueError names the expected type."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError("true or false")
+        return value
+    if isinstance(default, (int, float)):
+        return _number(value, default)
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)) or len(value) != len(default):
+            raise ValueError(f"a list of {len(default)} numbers such as {list(default)}")
+        return tuple(_number(item, 0.0) for item in value)
+    if default is None and not (value is None or isinstance(value, bool)):
+        raise ValueError("true, false or null")
+    return value
+
+
+def _number(value: Any, default: float) -> float:
+    """YAML reads `1e-2` (no point) as a text, so texts that are numbers count as numbers."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"a number such as {default}") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"a number such as {default}")
+    return value
+
+
+def _trial(kind: type[torch.optim.Optimizer], section: OptimizerSection, arguments: Mapping[str, Any]) -> list[str]:
+    """Let the constructor itself judge the ranges, on one throw-away number."""
+    import torch
+
+    try:
+        kind([torch.zeros(1, requires_grad=True)], lr=section.lr, **arguments)
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in {"lr": section.lr, **section.args}.items())
+        reason = str(error) or "a value is out of its range"
+        return [f"optimizer: {section.kind} refuses {given}: {reason}"]
+    return []

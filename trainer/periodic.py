@@ -1,0 +1,114 @@
+"""The work between steps: saving, validating, drawing samples."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoint import State, artefact_path, save_artefact, save_state
+from .errors import OutputError
+from .evaluate.curves import draw_loss_curve
+from .events import Listener, SampleReady, Saved, StopCheck, Validated, Warned
+from .families import Family, Model
+from .feed import Feed
+from .files import replacing
+from .log import LOG_FILE, History, history
+from .loop import Job, Periodic
+from .metadata import build
+from .methods import Method
+from .plan import Plan
+from .precision import DTYPES
+from .sample import Prompts, Request, draw
+from .validate import validation_loss
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Knows where the results of a run go."""
+
+    plan: Plan
+    family: Family
+    model: Model
+    method: Method
+    feed: Feed
+    prompts: Prompts
+    requests: list[Request]
+    run_dir: Path
+    mark: dict[str, Any]  # the job's fingerprint
+    started: float
+    tell: Listener
+    stop: StopCheck
+
+    def history(self) -> History:
+        return history(self.run_dir / LOG_FILE)
+
+    def save(self, job: Job) -> None:
+        """The artefact under its epoch or step name, then the state to resume from, then the curve."""
+        config, step, epoch = self.plan.config, job.step, self.plan.epoch_of(job.step)
+        path = self._artefact_path(step)
+        metadata = build(self.plan, self.model, self.method.metadata(), self.started, time.time(), step)
+        save_artefact(path, self.method.artefact(DTYPES[config.save.dtype]), metadata)
+        self.tell(Saved(step, epoch, self.method.artefact_kind, path))
+        silent = self.method.silent()
+        if silent:
+            self.tell(Warned(f"{path.name}: {len(silent)} layers have learned nothing, for example {silent[0]}"))
+        state = State(step, self.method.state(), job.optimizer.state_dict(), job.scaler.state())
+        self.tell(Saved(step, epoch, "state", save_state(self.run_dir, state, self.mark)))
+        self._curve()
+
+    def save_unsaved(self, job: Job, first: int) -> None:
+        """Save where the loop ended, unless it did nothing since `first` or has just saved."""
+        if job.step > first and ("save", job.step) not in self.history().done:
+            self.save(job)
+
+    def validate(self, step: int) -> None:
+        loss = validation_loss(self.family, self.model, self.method, self.feed, self.stop)
+        if loss is not None:
+            self.tell(Validated(step, self.plan.epoch_of(step) if step else 0, loss))
+
+    def sample(self, step: int) -> None:
+        """Draw every sample; a failure is a warning, never the end of the run."""
+        for number, request in enumerate(self.requests):
+            path = self.run_dir / "samples" / f"step{step:08d}_{number:02d}.png"
+            try:
+                with torch.no_grad():
+                    self.method.before_forward()
+                image = draw(self.family, self.model, self.prompts, request, self.stop)
+                if image is None:
+                    return
+                with replacing(path) as temporary:
+                    image.save(temporary, format="png")
+            except (RuntimeError, OutputError) as error:
+                self.tell(Warned(f"the sample {request.prompt!r} could not be drawn: {error}"))
+                continue
+            self.tell(SampleReady(step, self.plan.epoch_of(step) if step else 0, request.prompt, path, image))
+
+    def _artefact_path(self, step: int) -> Path:
+        config, plan = self.plan.config, self.plan
+        if step == plan.total_steps:
+            return artefact_path(config)
+        if config.save.every_epochs and step % (plan.steps_per_epoch * config.save.every_epochs) == 0:
+            return artefact_path(config, epoch=plan.epoch_of(step))
+        return artefact_path(config, step=step)
+
+    def _curve(self) -> None:
+        past = self.history()
+        if past.steps:
+            title = self.plan.config.save.name
+            path = self.run_dir / "loss.png"
+            draw_loss_curve(path, past.steps, past.losses, validation=past.validation, lr=past.rates, title=title)
+
+
+def periodic_work(keeper: Keeper, job: Job) -> list[Periodic]:
+    """What is done between steps, in order: saving comes first, so that a failing preview costs nothing."""
+    save, validate, sample = (getattr(keeper.plan.config, name) for name in ("save", "validation", "sample"))
+    tasks = [Periodic("save", lambda _step: keeper.save(job), save.every_epochs, save.every_steps)]
+    if keeper.plan.held_out:
+        tasks.append(Periodic("validate", keeper.validate, validate.every_epochs, validate.every_steps, at_start=True))
+    if keeper.requests:
+        tasks.append(Periodic("sample", keeper.sample, sample.every_epochs, sample.every_steps, sample.at_start))
+    return tasks

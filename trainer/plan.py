@@ -1,0 +1,121 @@
+"""Everything that is known before a weight is read: pictures, buckets, steps, sizes. `check` prints it, `train` follows it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .config import TrainConfig
+from .data.buckets import Placement, place
+from .data.cache import file_digest
+from .data.records import Record, Scan, scan
+from .data.sampler import plan_epoch
+from .errors import DatasetError
+from .events import StopCheck, never
+from .seeds import derive
+
+
+@dataclass(frozen=True)
+class Micro:
+    """One micro-batch: record numbers, and where its first sample stands in its optimizer step."""
+
+    step: int  # from 0
+    first: int
+    records: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pictures of a job in buckets, and its steps."""
+
+    config: TrainConfig
+    scan: Scan
+    records: tuple[Record, ...]  # trained on
+    placements: tuple[Placement, ...]  # of `records`
+    held_out: tuple[Record, ...]  # validated on
+    held_out_placements: tuple[Placement, ...]
+    batches_per_epoch: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps; the last of an epoch takes what is left, so that no picture waits for the next epoch."""
+        return math.ceil(self.batches_per_epoch / self.config.train.gradient_accumulation)
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.train.steps or self.config.train.epochs * self.steps_per_epoch
+
+    @property
+    def epochs(self) -> int:
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    def epoch_of(self, steps_done: int) -> int:
+        """The number, from 1, of the epoch that the last of `steps_done` steps belongs to."""
+        return max(1, math.ceil(steps_done / self.steps_per_epoch))
+
+    def epoch_batches(self, epoch: int) -> list[tuple[int, ...]]:
+        """Record numbers of every batch of an epoch (from 0)."""
+        buckets = [placement.bucket for placement in self.placements]
+        repeats = [record.repeats for record in self.records]
+        return plan_epoch(buckets, repeats, self.config.dataset.batch_size, self.config.train.seed, epoch)
+
+    def digest(self) -> str:
+        """Changes when a picture, caption, repeat count or bucket of the job changes."""
+        parts = [
+            (role, file_digest(record.path), record.caption, record.repeats, placement.bucket, placement.resized, placement.crop)
+            for role, records, placements in (
+                ("train", self.records, self.placements),
+                ("held out", self.held_out, self.held_out_placements),
+            )
+            for record, placement in zip(records, placements, strict=True)
+        ]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def steps_from(self, start: int) -> Iterator[list[Micro]]:
+        """The micro-batches of each optimizer step, from step `start` (from 0) to the end."""
+        accumulation = self.config.train.gradient_accumulation
+        epoch, batches = -1, []
+        for step in range(start, self.total_steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                batches = self.epoch_batches(epoch)
+            first = step % self.steps_per_epoch * accumulation
+            micros, samples = [], 0
+            for records in batches[first : first + accumulation]:
+                micros.append(Micro(step, samples, records))
+                samples += len(records)
+            yield micros
+
+
+def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
+    """Scan the folders and lay out the run. DatasetError where there is nothing to train on."""
+    scanned = scan(config.dataset, stop)
+    if not scanned.records:
+        reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in scanned.skipped[:5])
+        raise DatasetError(f"dataset.folders: no picture can be trained on ({reasons or 'the folders hold none'})")
+    training, held_out = _split(scanned.records, config.validation.split, config.train.seed)
+    placements = tuple(place(record.width, record.height, config.dataset) for record in training)
+    plan = Plan(
+        config=config,
+        scan=scanned,
+        records=training,
+        placements=placements,
+        held_out=held_out,
+        held_out_placements=tuple(place(record.width, record.height, config.dataset) for record in held_out),
+        batches_per_epoch=0,
+    )
+    return Plan(**{**plan.__dict__, "batches_per_epoch": len(plan.epoch_batches(0))})
+
+
+def _split(records: tuple[Record, ...], share: float, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Training and held-out records. Which are held out depends on the seed and the file names alone."""
+    if share == 0:
+        return records, ()
+    if len(records) < 2:
+        raise DatasetError(f"validate.split: {share} of {len(records)} picture leaves none to train on; set it to 0 or add pictures")
+    count = min(len(records) - 1, max(1, round(len(records) * share)))
+    order = sorted(records, key=lambda record: derive(seed, "held out", record.path.parent.name, record.path.name))
+    chosen = {record.path for record in order[:count]}
+    return tuple(r for r in records if r.path not in chosen), tuple(r for r in records if r.path in chosen)

@@ -1,0 +1,86 @@
+"""Devices, number formats and the scaling of fp16 losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the accelerator that torch sees, else the CPU. ConfigError for a device that is not there."""
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+        if accelerator is not None:
+            return accelerator
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"train.device: {name!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
+    return device
+
+
+class LossScaler:
+    """Dynamic loss scaling (Micikevicius et al. 2017, arXiv 1710.03740), which only fp16 needs; inactive otherwise."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype):
+        self.active = dtype == torch.float16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.active)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self._scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+        """Unscale, clip the gradients' total length, and step; a step with overflown gradients is left out."""
+        if self.active:
+            self._scaler.unscale_(optimizer)
+        if max_norm > 0:
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state(self) -> dict[str, Any]:
+        return self._scaler.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if state:
+            self._scaler.load_state_dict(state)
+
+
+class Readback:
+    """A scalar on its way from the device to the host without stopping the device.
+
+    `get` waits only until the scalar was computed, not for the work that was queued after it.
+    """
+
+    def __init__(self, value: torch.Tensor):
+        self._event = None
+        self._host = value.detach()
+        if value.device.type == "cuda":
+            self._host = torch.empty((), dtype=value.dtype, pin_memory=True)
+            self._host.copy_(value.detach(), non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def get(self) -> float:
+        if self._event is not None:
+            self._event.synchronize()
+        return float(self._host)
+
+
+def release_memory(device: torch.device) -> None:
+    """Return cached device memory to the system."""
+    import gc
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type in ("mps", "xpu"):
+        getattr(torch, device.type).empty_cache()

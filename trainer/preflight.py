@@ -1,0 +1,54 @@
+"""Checks before a weight is read: names, places, model header. Shared by `train` and `check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .checkpoint import existing_artefacts
+from .config import TrainConfig
+from .errors import ConfigError
+from .files import require_writable
+from .methods import METHODS
+from .optim.optimizers import check_optimizer
+from .optim.schedules import check_schedule
+from .sample import check_sampling
+
+
+def check_settings(config: TrainConfig) -> list[str]:
+    """Warnings. ConfigError lists every setting that cannot work, all at once."""
+    problems, warnings = check_schedule(config.schedule)
+    problems += check_optimizer(config.optimizer)
+    problems += METHODS[config.method.kind].check(config.method)
+    problems += check_sampling(config.sample)
+    for number, folder in enumerate(config.dataset.folders):
+        if not Path(folder.path).expanduser().is_dir():
+            problems.append(f"dataset.folders.{number}.path: {folder.path} is not a folder")
+    if config.dataset.captions.keep_tokens and not config.dataset.captions.shuffle:
+        warnings.append("dataset.captions.keep_tokens has no effect without dataset.captions.shuffle")
+    if problems:
+        raise ConfigError(problems)
+    return warnings
+
+
+def check_places(config: TrainConfig, run_dir: Path, resume: bool) -> None:
+    """The output folders can be written, and no file of this name would be replaced."""
+    folder = Path(config.save.dir).expanduser().absolute()
+    require_writable(folder, "save.dir")
+    require_writable(run_dir, "save.run_dir")
+    found = [] if resume else existing_artefacts(config)
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise ConfigError(
+            f"save.name: {found[0]}{more} exists already; choose another name, or continue that run with --resume. Nothing was changed"
+        )
+
+
+def run_dir_of(config: TrainConfig) -> Path:
+    """The folder of log, samples and state."""
+    given = config.save.run_dir
+    return Path(given).expanduser().absolute() if given else Path(config.save.dir).expanduser().absolute() / config.save.name
+
+
+def cache_dir_of(config: TrainConfig) -> Path:
+    given = config.dataset.cache.dir
+    return Path(given).expanduser().absolute() if given else Path(config.save.dir).expanduser().absolute() / ".lora_furnace_cache"

@@ -1,0 +1,170 @@
+"""The composition root: builds everything from a configuration, in order, and runs the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .checkpoint import State, fingerprint, load_state
+from .config import TrainConfig, to_yaml
+from .data.cache import TensorCache
+from .data.report import describe_dataset
+from .errors import NonFiniteLoss, RunFolderBusy
+from .events import DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
+from .families import FAMILIES, Family, Model, find_family
+from .feed import Feed, caches_text, fill_caches
+from .files import write_text
+from .log import RunLog
+from .loop import Job, run_loop
+from .methods import METHODS, Method
+from .optim.optimizers import build_optimizer
+from .periodic import Keeper, periodic_work
+from .plan import Plan, make_plan
+from .precision import DTYPES, LossScaler, release_memory, resolve_device
+from .preflight import cache_dir_of, check_places, check_settings, run_dir_of
+from .result import TrainResult
+from .sample import Prompts, Request, requests
+
+FINAL_LOSS_STEPS = 50  # final_loss is the mean over so many last steps
+
+
+def run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool) -> TrainResult:
+    """One training from configuration to result; see `trainer.train`."""
+    started = time.time()
+    warnings = check_settings(config)
+    device = resolve_device(config.train.device)
+    family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
+    run_dir = run_dir_of(config)
+    check_places(config, run_dir, resume)
+    with ExitStack() as stack:
+        stack.enter_context(_locked(run_dir))
+        stack.callback(release_memory, device)
+        listen(Status(f"found {family.spec.title} in {config.base.checkpoint}"))
+        plan = make_plan(config, stop)
+        listen(Status(f"loading the model on {device} in {config.train.precision}"))
+        model = family.load(config.base, device, DTYPES[config.train.precision])
+        mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps)
+        state = load_state(run_dir, mark) if resume else None
+        log = stack.enter_context(closing(RunLog(run_dir, state.step if state else None)))
+
+        def tell(event: Event) -> None:
+            log(event)
+            listen(event)
+
+        write_text(run_dir / "config.yaml", to_yaml(config))
+        _announce(plan, model, [*warnings, *_resume_notes(run_dir, state, resume)], tell)
+        method = METHODS[config.method.kind](config.method, config.optimizer)
+        feed = _fill(plan, family, model, method, tell, stop)
+        finished = False
+        if not stop():
+            stack.callback(method.detach)
+            wanted = requests(config.sample, config.dataset.resolution)
+            prompts = _release_encoders(family, model, method, feed, wanted)
+            keeper = Keeper(plan, family, model, method, feed, prompts, wanted, run_dir, mark, started, tell, stop)
+            job = _job(plan, family, model, method, feed, keeper, state, tell, stop)
+            finished = _train(job, keeper)
+        result = _result(config, run_dir, log, finished, time.time() - started)
+        tell(Finished(result.status, result.artefact, result.steps))
+    return result
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """One training per run folder. The operating system frees the lock of a process that died."""
+    try:
+        with FileLock(run_dir / "run.lock", timeout=0):
+            yield
+    except Timeout:
+        raise RunFolderBusy(f"another training is writing to {run_dir}; wait for it, or choose another save.name") from None
+
+
+def _resume_notes(run_dir: Path, state: State | None, resume: bool) -> list[str]:
+    return [f"{run_dir} holds no saved state to resume; starting from the beginning"] if resume and state is None else []
+
+
+def _announce(plan: Plan, model: Model, warnings: list[str], tell: Listener) -> None:
+    """The dataset report, and everything that was passed over."""
+    tokenizer = model.tokenizer
+    report = describe_dataset(plan.scan, plan.config.dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit)
+    tell(DatasetScanned(len(plan.scan.records), len(plan.scan.skipped), report.as_dict()))
+    skipped = [f"skipped {item.path}: {item.reason}" for item in plan.scan.skipped]
+    long = [f"{item.path}: the caption has {item.tokens} tokens, those after {tokenizer.limit} are not read" for item in report.over_limit]
+    for text in (*warnings, *plan.scan.warnings, *skipped, *long):
+        tell(Warned(text))
+
+
+def _fill(plan: Plan, family: Family, model: Model, method: Method, tell: Listener, stop: StopCheck) -> Feed:
+    tell(Status("encoding pictures and captions"))
+    cache = TensorCache(cache_dir_of(plan.config))
+    return fill_caches(plan, family, model, cache, caches_text(plan.config, method.trains_text), tell, stop)
+
+
+def _release_encoders(family: Family, model: Model, method: Method, feed: Feed, wanted: list[Request]) -> Prompts:
+    """Encoders whose work is done leave memory; sample prompts are encoded before."""
+    prompts = Prompts(family, model)
+    if feed.latents is not None and not wanted:
+        model.vae = None
+    if not method.trains_text and feed.texts is not None:
+        prompts.remember([text for request in wanted for text in (request.prompt, request.negative)])
+        model.text_encoder = None
+    return prompts
+
+
+def _job(
+    plan: Plan, family: Family, model: Model, method: Method, feed: Feed, keeper: Keeper, state: State | None, tell: Listener, stop: StopCheck
+) -> Job:
+    """Method and optimizer, fresh or as they were saved."""
+    config = plan.config
+    method.attach(family, model, config.train.seed)
+    if config.train.gradient_checkpointing:
+        family.enable_checkpointing(model)
+    groups = method.groups()
+    optimizer = build_optimizer(config.optimizer, [{"params": g.parameters, "name": g.name, "lr": g.lr} for g in groups])
+    scaler = LossScaler(model.device, model.dtype)
+    rates = [group.lr for group in groups]
+    job = Job(plan, family, model, method, feed, optimizer, rates, scaler, [], tell, stop)
+    job.periodic = periodic_work(keeper, job)
+    if state is not None:
+        tell(Status(f"resuming after step {state.step}"))
+        method.restore(state.tensors)
+        optimizer.load_state_dict(state.optimizer)
+        scaler.restore(state.scaler)
+        job.step = state.step
+        job.done_before = keeper.history().done
+    return job
+
+
+def _train(job: Job, keeper: Keeper) -> bool:
+    """Run the loop; work that ends between two saves is saved too."""
+    job.listen(Status(f"training {job.plan.total_steps} steps, {job.plan.epochs} epochs"))
+    first = job.step
+    finished = False
+    try:
+        finished = run_loop(job)
+    except NonFiniteLoss:
+        keeper.save_unsaved(job, first)
+        raise
+    if not finished:
+        keeper.save_unsaved(job, first)
+    return finished
+
+
+def _result(config: TrainConfig, run_dir: Path, log: RunLog, finished: bool, seconds: float) -> TrainResult:
+    past = log.history()
+    files = tuple(dict.fromkeys(past.files))
+    last = past.losses[-FINAL_LOSS_STEPS:]
+    return TrainResult(
+        status="done" if finished else "stopped",
+        artefact=files[-1] if files else None,
+        files=files,
+        run_dir=run_dir,
+        steps=past.steps[-1] if past.steps else 0,
+        final_loss=sum(last) / len(last) if last else None,
+        seconds=seconds,
+        losses=tuple(past.losses),
+        samples=tuple(dict.fromkeys(past.samples)),
+    )
