@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from trainer.config import TrainConfig, from_dict
+
+if TYPE_CHECKING:
+    from trainer.families import Family, Model
 
 TINY_UNET = {
     "sample_size": 8,
@@ -89,13 +95,60 @@ def write_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_pictures(folder: Path, count: int = 4, size: tuple[int, int] = (64, 64), captions: bool = True) -> Path:
-    """Pictures of one colour each, with a caption that names it."""
+def write_pictures(folder: Path, count: int = 4, sizes: list[tuple[int, int]] | None = None, captions: bool = True) -> Path:
+    """Pictures of one colour each, with a caption that names it; `sizes` has one (width, height) per picture."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        Image.new("RGB", size, (40 * number % 256, 90 * number % 256, 200 - 20 * number)).save(folder / f"{number:02d}.png")
+    for number, size in enumerate(sizes or [(64, 64)] * count):
+        Image.new("RGB", size, colour(number)).save(folder / f"{number:02d}.png")
         if captions:
-            (folder / f"{number:02d}.txt").write_text(f"colour {number}, plain", encoding="utf-8")
+            (folder / f"{number:02d}.txt").write_text(caption(number), encoding="utf-8")
     return folder
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """The colour of picture `number`."""
+    return (40 * number % 256, 90 * number % 256, 200 - 20 * number)
+
+
+def caption(number: int) -> str:
+    """The caption of picture `number`: two tags of its own and two that all share."""
+    return f"colour {number}, nr{number}, plain, flat"
+
+
+def job(base: Path, pictures: Path, folder: Path, **sections: dict[str, Any]) -> TrainConfig:
+    """A short exact training in float32; each section given is laid over the defaults here."""
+    values: dict[str, dict[str, Any]] = {
+        "base": {"checkpoint": str(base)},
+        "dataset": {"folders": [{"path": str(pictures)}], "resolution": 64, "batch_size": 2, "buckets": {"step": 32}},
+        "method": {"rank": 4, "alpha": 4},
+        "optimizer": {"lr": 1e-2},
+        "schedule": {"kind": "constant"},
+        "train": {"steps": 4, "precision": "fp32", "device": "cpu"},
+        "save": {"dir": str(folder / "out"), "name": "tiny", "dtype": "fp32", "every_epochs": None},
+    }
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section}
+    return from_dict(values)
+
+
+def load_model(base: Path, dtype: torch.dtype = torch.float32, **section: Any) -> tuple[Family, Model]:
+    """The family of a base and the loaded model, on the CPU."""
+    from trainer.config import BaseSection
+    from trainer.families import FAMILIES, find_family
+
+    family = find_family(str(base), "auto", FAMILIES)
+    return family, family.load(BaseSection(checkpoint=str(base), **section), torch.device("cpu"), dtype)
+
+
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a .safetensors file, read by safetensors itself."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
+    """Names of tensors that are not bitwise equal, or are in only one of the two."""
+    return [name for name in sorted(set(first) | set(second)) if name not in first or name not in second or not torch.equal(first[name], second[name])]

@@ -5,14 +5,22 @@ Importing it is cheap; torch and the model libraries load when a training starts
 
 from __future__ import annotations
 
-from .config import TrainConfig
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import BaseSection, SampleSection, TrainConfig
 from .errors import TrainerError
 from .events import Listener, StopCheck, ignore, never
 from .result import TrainResult
 
+if TYPE_CHECKING:
+    from .check import CheckReport
+    from .evaluate.strength import StrengthTest
+
 __version__ = "0.1.0"
 
-__all__ = ["TrainConfig", "TrainResult", "TrainerError", "train"]
+__all__ = ["TrainConfig", "TrainResult", "TrainerError", "check", "strength_test", "train"]
 
 
 def train(config: TrainConfig, *, listen: Listener = ignore, stop: StopCheck = never, resume: bool = False) -> TrainResult:
@@ -25,3 +33,19 @@ def train(config: TrainConfig, *, listen: Listener = ignore, stop: StopCheck = n
     from .run import run
 
     return run(config, listen, stop, resume)
+
+
+def check(config: TrainConfig) -> CheckReport:
+    """Everything that can be known of a job without training it; the errors are those that `train` would raise."""
+    from .check import check as run_check
+
+    return run_check(config)
+
+
+def strength_test(
+    base: BaseSection, files: Sequence[Path], strengths: Sequence[float], sample: SampleSection, resolution: tuple[int, int], **options: Any
+) -> StrengthTest:
+    """Draw prompts with LoRA files at strengths; see `trainer.evaluate.strength.strength_test`."""
+    from .evaluate.strength import strength_test as run_test
+
+    return run_test(base, files, strengths, sample, resolution, **options)

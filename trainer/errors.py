@@ -54,3 +54,7 @@ class OutputError(TrainerError):
 
 class OutOfMemory(TrainerError):
     """The device ran out of memory; the message lists cheaper settings."""
+
+
+class Stopped(Exception):
+    """`stop()` became true before there was anything to save. Never leaves the trainer."""

@@ -12,7 +12,7 @@ from .data.buckets import Placement, place
 from .data.cache import file_digest
 from .data.records import Record, Scan, scan
 from .data.sampler import plan_epoch
-from .errors import DatasetError
+from .errors import DatasetError, Stopped
 from .events import StopCheck, never
 from .seeds import derive
 
@@ -92,6 +92,8 @@ class Plan:
 def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
     """Scan the folders and lay out the run. DatasetError where there is nothing to train on."""
     scanned = scan(config.dataset, stop)
+    if scanned.stopped:
+        raise Stopped
     if not scanned.records:
         reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in scanned.skipped[:5])
         raise DatasetError(f"dataset.folders: no picture can be trained on ({reasons or 'the folders hold none'})")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .checkpoint import existing_artefacts
 from .config import TrainConfig
+from .data.buckets import check_buckets
 from .errors import ConfigError
 from .files import require_writable
 from .methods import METHODS
@@ -20,6 +21,7 @@ def check_settings(config: TrainConfig) -> list[str]:
     problems += check_optimizer(config.optimizer)
     problems += METHODS[config.method.kind].check(config.method)
     problems += check_sampling(config.sample)
+    problems += check_buckets(config.dataset)
     for number, folder in enumerate(config.dataset.folders):
         if not Path(folder.path).expanduser().is_dir():
             problems.append(f"dataset.folders.{number}.path: {folder.path} is not a folder")

@@ -13,7 +13,7 @@ from .checkpoint import State, fingerprint, load_state
 from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
 from .data.report import describe_dataset
-from .errors import NonFiniteLoss, RunFolderBusy
+from .errors import NonFiniteLoss, RunFolderBusy, Stopped
 from .events import DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
 from .families import FAMILIES, Family, Model, find_family
 from .feed import Feed, caches_text, fill_caches
@@ -35,6 +35,15 @@ FINAL_LOSS_STEPS = 50  # final_loss is the mean over so many last steps
 def run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool) -> TrainResult:
     """One training from configuration to result; see `trainer.train`."""
     started = time.time()
+    try:
+        result = _run(config, listen, stop, resume, started)
+    except Stopped:
+        result = TrainResult("stopped", None, (), run_dir_of(config), 0, None, time.time() - started)
+    listen(Finished(result.status, result.artefact, result.steps))
+    return result
+
+
+def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, started: float) -> TrainResult:
     warnings = check_settings(config)
     device = resolve_device(config.train.device)
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
@@ -67,9 +76,7 @@ def run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool) ->
             keeper = Keeper(plan, family, model, method, feed, prompts, wanted, run_dir, mark, started, tell, stop)
             job = _job(plan, family, model, method, feed, keeper, state, tell, stop)
             finished = _train(job, keeper)
-        result = _result(config, run_dir, log, finished, time.time() - started)
-        tell(Finished(result.status, result.artefact, result.steps))
-    return result
+        return _result(run_dir, log, finished, time.time() - started)
 
 
 @contextmanager
@@ -153,7 +160,7 @@ def _train(job: Job, keeper: Keeper) -> bool:
     return finished
 
 
-def _result(config: TrainConfig, run_dir: Path, log: RunLog, finished: bool, seconds: float) -> TrainResult:
+def _result(run_dir: Path, log: RunLog, finished: bool, seconds: float) -> TrainResult:
     past = log.history()
     files = tuple(dict.fromkeys(past.files))
     last = past.losses[-FINAL_LOSS_STEPS:]

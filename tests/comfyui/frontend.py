@@ -29,8 +29,9 @@ READY = """() => {
 }"""
 COLLECT_ERRORS = """
 window.__errors = []
-window.addEventListener('error', (event) => window.__errors.push(String(event.error?.stack ?? event.message)))
-window.addEventListener('unhandledrejection', (event) => window.__errors.push(String(event.reason?.stack ?? event.reason)))
+const collect = (error) => window.__errors.push(String(error?.stack ?? error))
+window.addEventListener('error', (event) => collect(event.error ?? event.message))
+window.addEventListener('unhandledrejection', (event) => collect(event.reason))
 """
 # What dropping a file on the canvas calls; it takes the UI format and the API format alike.
 OPEN_FILE = """async ([name, text]) => {
@@ -75,14 +76,20 @@ def launched_browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened_page(browser: Browser, comfy: Comfy, locale: str = "en-US") -> Iterator[Page]:
-    """ComfyUI's page with nothing remembered from earlier ones, once the frontend accepts input."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000}, locale=locale)
+def opened_page(browser: Browser, comfy: Comfy, settings: Json | None = None) -> Iterator[Page]:
+    """ComfyUI's page on an empty canvas, with nothing remembered from earlier pages but the given settings.
+
+    Useful settings: "Comfy.VueNodes.Enabled" (Nodes 2.0), "Comfy.Locale".
+    """
+    comfy.write_settings(settings or {})
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
     context.add_init_script(COLLECT_ERRORS)
     page = context.new_page()
     try:
         page.goto(comfy.url, timeout=LOAD_TIMEOUT_MS)
         page.wait_for_function(READY, timeout=LOAD_TIMEOUT_MS)
+        page.wait_for_load_state("networkidle")  # it still looks for the models of its default workflow
+        page.evaluate("() => window.app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
         yield page
     finally:
         context.close()
@@ -99,8 +106,8 @@ def open_workflow(page: Page, workflow: Json | Path) -> None:
 
 def red_nodes(page: Page) -> list[Red]:
     """Unknown node types, impossible widget values, broken links, refusals, warnings on screen; empty is good."""
-    found = {Red(**problem): None for problem in page.evaluate(INSPECT_GRAPH)}
-    return list(found)
+    found = [Red(**problem) for problem in page.evaluate(INSPECT_GRAPH)]
+    return list(dict.fromkeys(found))  # the frontend reports some twice
 
 
 def ui_to_api(page: Page) -> Json:

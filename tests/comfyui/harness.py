@@ -150,6 +150,10 @@ class Comfy:
             raise ComfyError(f"{failure(entry)}\n{self.log_tail()}")
         return entry["outputs"]
 
+    def write_settings(self, settings: Json) -> None:
+        """Sets what the frontend finds in its settings at the next page load; everything else is default."""
+        (self.base / "user/default/comfy.settings.json").write_text(json.dumps(SETTINGS | settings))
+
     def interrupt(self, prompt_id: str = "") -> None:
         self.post("/interrupt", {"prompt_id": prompt_id} if prompt_id else {})
 
@@ -227,7 +231,6 @@ def prepare_base(base: Path, packs: dict[str, Path]) -> None:
     """Lays out a ComfyUI base directory with the packs linked in under the given names."""
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
-    (base / "user/default/comfy.settings.json").write_text(json.dumps(SETTINGS))
     for name, source in packs.items():
         (base / "custom_nodes" / name).symlink_to(source, target_is_directory=True)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pytest
-from frontend import open_workflow, page_errors, queue_from_ui, red_nodes, ui_to_api
+from frontend import open_workflow, opened_page, page_errors, queue_from_ui, red_nodes, ui_to_api
 from harness import Comfy, ComfyError, Json, PromptRejected, outcome, parse_message
+from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 RED = 0xFF0000
 
@@ -76,21 +78,55 @@ def test_missing_event_names_what_was_seen(comfy: Comfy) -> None:
         events.wait_for("no_such_kind", timeout=0.1)
 
 
+def test_failing_node_is_named(comfy: Comfy) -> None:
+    pattern: Json = {"string": "a", "regex_pattern": "(", "replace": "b"}
+    prompt: Json = {
+        "1": {"class_type": "RegexReplace", "inputs": pattern},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
+    with pytest.raises(ComfyError, match="RegexReplace #1: missing \\), unterminated subpattern"):
+        comfy.run(prompt)
+
+
 def test_text_message_is_decoded() -> None:
     event = parse_message(b"\0\0\0\3" + b"\0\0\0\2" + b"12" + "Schritt 1 ✓".encode())
     assert (event.kind, event.data) == ("text", {"node": "12", "text": "Schritt 1 ✓"})
 
 
-def test_workflow_through_the_browser(comfy: Comfy, page: Page) -> None:
-    open_workflow(page, image_workflow())
+def test_preview_messages_are_decoded() -> None:
+    picture = BytesIO()
+    Image.new("RGB", (8, 4)).save(picture, "JPEG")
+    plain = parse_message(b"\0\0\0\1" + b"\0\0\0\1" + picture.getvalue())
+    metadata = b'{"node_id": "7"}'
+    named = parse_message(b"\0\0\0\4" + len(metadata).to_bytes(4, "big") + metadata + picture.getvalue())
+    assert (plain.kind, named.kind, named.data) == ("preview", "preview", {"node_id": "7"})
+    assert plain.image and named.image and plain.image.size == named.image.size == (8, 4)
+
+
+def test_interruption_is_told_from_failure() -> None:
+    status: Json = {"status_str": "error", "messages": [["execution_start", {}], ["execution_interrupted", {}]]}
+    assert outcome({"status": status}) == "interrupted"
+    assert outcome({"status": status | {"messages": [["execution_start", {}]]}}) == "error"
+
+
+@pytest.mark.parametrize("vue_nodes", [False, True], ids=["classic nodes", "Nodes 2.0"])
+def test_workflow_through_the_browser(comfy: Comfy, browser: Browser, vue_nodes: bool) -> None:
+    with opened_page(browser, comfy, {"Comfy.VueNodes.Enabled": vue_nodes}) as page:
+        open_workflow(page, image_workflow())
+        assert red_nodes(page) == []
+        assert ui_to_api(page)["2"]["inputs"]["upscale_method"] == "nearest-exact"
+        entry = comfy.wait(queue_from_ui(page))
+        assert outcome(entry) == "success"
+        assert comfy.view(entry["outputs"]["3"]["images"][0]).size == (32, 24)
+        assert red_nodes(page) == []
+        assert page_errors(page) == []
+
+
+def test_api_format_opens_too(page: Page) -> None:
+    open_workflow(page, image_prompt())
     assert red_nodes(page) == []
-    prompt = ui_to_api(page)
-    assert prompt["2"]["inputs"]["upscale_method"] == "nearest-exact"
-    entry = comfy.wait(queue_from_ui(page))
-    assert outcome(entry) == "success"
-    assert comfy.view(entry["outputs"]["3"]["images"][0]).size == (32, 24)
-    assert red_nodes(page) == []
-    assert page_errors(page) == []
+    sent = {node["class_type"]: node["inputs"] for node in ui_to_api(page).values()}
+    assert sent["EmptyImage"] == image_prompt()["1"]["inputs"]
 
 
 def test_unknown_node_is_red(page: Page) -> None:

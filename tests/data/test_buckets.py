@@ -79,8 +79,8 @@ def test_check_finds_nothing_wrong_with_the_defaults():
         ((100, 100), (512, 512), (512, 512), (0, 0)),
         ((2000, 500), (1024, 256), (1024, 256), (0, 0)),
         ((500, 2000), (256, 1024), (256, 1024), (0, 0)),
-        # 3:2 = 1.5 lies between 576x448 (1.286) and 640x384 (1.667): log distances 0.154 and 0.105. Scale 384/400 = 0.96
-        # would be 576 wide, so the width decides: 640/600.
+        # 1.5 lies between 576x448 (1.286) and 640x384 (1.667): log distances 0.154 and 0.105. Of 640/600 and 384/400
+        # the larger scale covers: 400 * 640/600 = 426.7 high, of which 43 are cut off.
         ((600, 400), (640, 384), (640, 427), (0, 21)),
     ],
 )
@@ -90,8 +90,8 @@ def test_place(size, bucket, resized, crop):
 
 
 def test_aspects_are_compared_in_log_space():
-    # 1.15 lies between 1 and 9/7 = 1.2857. On a linear scale a landscape picture of 1.14 is nearer to the square while the
-    # same picture upright (0.877) is also nearer to it; at sqrt(9/7) = 1.1339 the log distances are equal.
+    # The neighbours of the square are 9:7 and 7:9. Log distances are equal at sqrt(9/7) = 1.1339, whichever way the
+    # picture lies; linear distances are equal at 1.1429 for landscape and at 1/0.8889 = 1.125 for portrait.
     config = dataset()
     for long in (1130, 1138):
         landscape, portrait = place(long, 1000, config).bucket, place(1000, long, config).bucket

@@ -308,7 +308,7 @@ def test_a_missing_folder_names_its_neighbours(tmp_path):
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (lambda path: None, "found: nothing"),
+        (lambda _path: None, "found: nothing"),
         (lambda path: picture(path / "cats" / "a.png"), "subfolders cats"),
         (
             lambda path: [text(path / "a.avif"), text(path / "b.AVIF"), text(path / "c.txt")],

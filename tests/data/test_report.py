@@ -39,7 +39,7 @@ def report(config):
     return describe_dataset(scan(config), config, count_tokens=lambda text: len(text.split()), token_limit=4)
 
 
-def test_counts(report, config, tmp_path):
+def test_counts(report, tmp_path):
     assert report.images == 5
     assert report.samples_per_epoch == 4 * 2 + 5
     # 3 x 2 + 5 = 11 square samples in batches of 4, and 2 wide ones

@@ -56,6 +56,7 @@ class Adapter(Protocol):
     """One algorithm: pure functions of a layer's shape and its adapter tensors."""
 
     name: str
+    tensor_names: tuple[str, ...]  # suffixes in saved files
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
         """Fresh float32 tensors that change nothing (ΔW = 0)."""

@@ -17,6 +17,7 @@ class Lora:
     """down (rank, in[, k, k]) keeps the layer's kernel and stride, up (out, rank[, 1, 1]) is point-wise."""
 
     name = "lora"
+    tensor_names = (DOWN, UP)
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
         """down as torch initialises a layer (uniform in ±1/sqrt(fan_in), which is Kaiming with a = sqrt 5), up zero."""

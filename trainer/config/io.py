@@ -62,16 +62,18 @@ def _set(target: Any, keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         if isinstance(target, list):
             target = target[int(key)]
-        else:
+        elif isinstance(target, dict):
             if target.get(key) is None:
                 target[key] = {}
             target = target[key]
+        else:
+            break
     if isinstance(target, list):
         target[int(keys[-1])] = value
     elif isinstance(target, dict):
         target[keys[-1]] = value
     else:
-        raise TypeError(f"{keys[-1]} cannot be set inside the value {target!r}")
+        raise TypeError(f"{keys[-1]!r} cannot be set inside the value {target!r}")
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:

@@ -14,12 +14,11 @@ Size = tuple[int, int]
 
 def parse_size(value: Any) -> Size:
     """(width, height) from 512, "512", "512x768", "512,768" or [512, 768]."""
-    numbers = re.findall(r"\d+", value) if isinstance(value, str) else value
-    if isinstance(numbers, int) and not isinstance(numbers, bool):
-        numbers = [numbers]
-    if not isinstance(numbers, (list, tuple)) or len(numbers) not in (1, 2):
+    parts = re.split(r"[x×,]", value.lower()) if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    numbers = [int(part) for part in parts if re.fullmatch(r"\s*\d+\s*", str(part))]
+    if len(numbers) != len(parts) or len(numbers) not in (1, 2):
         raise ValueError(f"expected a size such as 512 or 512x768, got {value!r}")
-    width, height = int(numbers[0]), int(numbers[-1])
+    width, height = numbers[0], numbers[-1]
     return width, height
 
 

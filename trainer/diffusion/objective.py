@@ -17,7 +17,7 @@ Prediction = Literal["epsilon", "v"]
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """`alphas_cumprod` is abar_t for t = 0 … T-1, float32 on the CPU."""
+    """`alphas_cumprod` is abar_t for t = 0 … T-1, float64 on the CPU."""
 
     alphas_cumprod: Tensor
     prediction: Prediction = "epsilon"
@@ -26,7 +26,7 @@ class NoiseSchedule:
     def scaled_linear(cls, start: float = 0.00085, end: float = 0.012, steps: int = 1000, prediction: Prediction = "epsilon"):
         """The schedule of Stable Diffusion: sqrt(beta) is linear in t."""
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
-        return cls(torch.cumprod(1.0 - betas, 0).float(), prediction)
+        return cls(torch.cumprod(1.0 - betas, 0), prediction)
 
     @property
     def num_timesteps(self) -> int:
@@ -56,5 +56,6 @@ class NoiseSchedule:
         return x / (sigma**2 + 1) - predicted * sigma / (sigma**2 + 1) ** 0.5
 
     def _factors(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        abar = self.alphas_cumprod.to(like.device)[timesteps].view(-1, *[1] * (like.dim() - 1))
-        return abar.sqrt().to(like.dtype), (1 - abar).sqrt().to(like.dtype)
+        shape = (-1, *[1] * (like.dim() - 1))
+        alpha, sigma = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
+        return tuple(factor.to(like.device, like.dtype)[timesteps].view(shape) for factor in (alpha, sigma))

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 Change = Callable[[str, "Tensor"], "Tensor"]
 
 
-def build(make: Callable[[], nn.Module], what: str, file: WeightFile, names: Mapping[str, str], dtype: torch.dtype, change: Change | None = None):
+def build(
+    make: Callable[[], nn.Module],
+    what: str,
+    file: WeightFile,
+    names: Mapping[str, str],
+    dtype: torch.dtype,
+    device: torch.device,
+    change: Change | None = None,
+) -> nn.Module:
     """The network that `make` constructs, with the file's tensors in `dtype`, frozen and in evaluation mode.
 
     `names` maps the file's tensor names to the network's; `change` may reshape a tensor (network name, tensor).
-    ModelFileError names the tensors that are missing or of another shape.
+    On the meta device no weight is read. ModelFileError names tensors that are missing or of another shape.
     """
     import torch
 
@@ -30,6 +38,8 @@ def build(make: Callable[[], nn.Module], what: str, file: WeightFile, names: Map
     missing = sorted(set(expected) - set(names.values()))
     if missing:
         raise ModelFileError(f"{file.path}: {len(missing)} tensors of the {what} are missing, for example {missing[0]}")
+    if device.type == "meta":
+        return network.to(dtype).requires_grad_(False).eval()
     state = {}
     for name, tensor in file.read({name for name, own in names.items() if own in expected}):
         own = names[name]
@@ -65,6 +75,8 @@ def digest(network: nn.Module) -> str:
     """A digest of all tensors of a network on the CPU: the identity of an encoder in cache keys."""
     import torch
 
+    if next(network.parameters()).is_meta:
+        return ""
     result = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

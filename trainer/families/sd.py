@@ -55,6 +55,7 @@ class StableDiffusion:
         return prediction == "epsilon" and _read_json(folder / "text_encoder" / "config.json").get("hidden_act") == "quick_gelu"
 
     def load(self, base: BaseSection, device: torch.device, dtype: torch.dtype) -> Model:
+        """On the meta device: the networks without their weights, for estimates."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
@@ -71,13 +72,14 @@ class StableDiffusion:
 
         text = parts["text_encoder"]
         with torch.device("meta"):
-            names = match_clip_names(list(text.names), CLIPTextModel(text_config))
+            names = match_clip_names(list(text.names.values()), CLIPTextModel(text_config))
         names = {name: names[own] for name, own in text.names.items() if own in names}
-        encoder = build(lambda: CLIPTextModel(text_config), "text encoder", text.file, names, dtype)
-        vae = build(lambda: AutoencoderKL(**config_of(AutoencoderKL, parts["vae"].config)), "VAE", *_source(parts["vae"]), vae_dtype, _to_linear)
+        encoder = build(lambda: CLIPTextModel(text_config), "text encoder", text.file, names, dtype, device)
+        vae_config = config_of(AutoencoderKL, parts["vae"].config)
+        vae = build(lambda: AutoencoderKL(**vae_config), "VAE", *_source(parts["vae"]), vae_dtype, device, _to_linear)
         identity = {"text_encoder": digest(encoder), "vae": digest(vae)}
         unet_config = config_of(UNet2DConditionModel, parts["unet"].config)
-        unet = build(lambda: UNet2DConditionModel(**unet_config), "UNet", *_source(parts["unet"]), dtype)
+        unet = build(lambda: UNet2DConditionModel(**unet_config), "UNet", *_source(parts["unet"]), dtype, device)
         return Model(
             spec=self.spec,
             unet=unet.to(device, memory_format=torch.channels_last),

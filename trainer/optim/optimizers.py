@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimizerRow:
-    """Where a class is found, what to install for it, and where our defaults differ from its own."""
+    """Where a class is found, what to install for it, its memory, and where our defaults differ from its own."""
 
     path: str
     package: str
+    state_bytes: int  # per trained number
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> type[torch.optim.Optimizer]:
@@ -33,10 +34,10 @@ class OptimizerRow:
 # Defaults are the packages' own (AdamW weight_decay 0.01, SGD without momentum, Lion weight_decay 0), so that their
 # documentation is ours too; `optimizer.args` changes them.
 OPTIMIZERS: dict[str, OptimizerRow] = {
-    "adamw": OptimizerRow("torch.optim.AdamW", "torch"),
-    "adamw8bit": OptimizerRow("bitsandbytes.optim.AdamW8bit", "bitsandbytes>=0.50"),
-    "lion": OptimizerRow("lion_pytorch.Lion", "lion-pytorch"),
-    "sgd": OptimizerRow("torch.optim.SGD", "torch"),
+    "adamw": OptimizerRow("torch.optim.AdamW", "torch", 8),
+    "adamw8bit": OptimizerRow("bitsandbytes.optim.AdamW8bit", "bitsandbytes>=0.50", 2),
+    "lion": OptimizerRow("lion_pytorch.Lion", "lion-pytorch", 4),
+    "sgd": OptimizerRow("torch.optim.SGD", "torch", 4),
 }
 
 # Set elsewhere: by the parameter groups and by `optimizer.lr`.

@@ -1,0 +1,29 @@
+"""The nodes. One module per subject; their ids and the names of their inputs are an API."""
+
+from .base_model import BaseModel, DemoBase
+from .dataset import Dataset
+from .settings import LoraSettings, TrainingSettings
+from .strength import StrengthTest, StrengthTestTrainer
+from .train import TrainLora
+
+NODE_CLASS_MAPPINGS = {
+    "LoraFurnaceBaseModel": BaseModel,
+    "LoraFurnaceDemoBase": DemoBase,
+    "LoraFurnaceDataset": Dataset,
+    "LoraFurnaceLora": LoraSettings,
+    "LoraFurnaceTraining": TrainingSettings,
+    "LoraFurnaceTrainLora": TrainLora,
+    "LoraFurnaceStrengthTest": StrengthTest,
+    "LoraFurnaceStrengthTestTrainer": StrengthTestTrainer,
+}
+
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "LoraFurnaceBaseModel": "Base Model (LoRA Furnace)",
+    "LoraFurnaceDemoBase": "Demo Base (LoRA Furnace)",
+    "LoraFurnaceDataset": "Dataset Folder (LoRA Furnace)",
+    "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
+    "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
+    "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
+    "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",
+    "LoraFurnaceStrengthTestTrainer": "LoRA Strength Test, Trainer's Sampler (LoRA Furnace)",
+}

@@ -1,0 +1,79 @@
+"""Nodes for the model that is trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..trainer.config import BaseSection, BucketSection, DatasetSection, FolderSection
+from ..trainer.demo import base_folder, dataset_folder
+from . import host
+from .fingerprint import fingerprint
+from .widgets import Widgets, optional_inputs
+
+OWN_VAE = "the checkpoint's own"
+DEMO_SIZE = 64  # pixels; the demo base was trained at this size
+DEMO_BATCH = 4
+
+
+class BaseModel:
+    """A checkpoint as the base of a training."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = "Chooses the checkpoint that a LoRA is trained on. The file is read only when the training starts."
+    SEARCH_ALIASES = ["checkpoint", "base model", "train on", "lora training model"]
+    RETURN_TYPES = ("LF_BASE",)
+    RETURN_NAMES = ("base",)
+    OUTPUT_TOOLTIPS = ("The base model, for Train LoRA and the strength test.",)
+    FUNCTION = "execute"
+    WIDGETS = Widgets(BaseSection, skip=("vae", "tokenizer"))
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        checkpoints, vaes = host.model_files("checkpoints"), host.model_files("vae")
+        vae_help = BaseSection.model_fields["vae"].description
+        return {
+            "required": {"checkpoint": (checkpoints, {"tooltip": "A checkpoint from ComfyUI's models/checkpoints folders."})},
+            "optional": {"vae": ([OWN_VAE, *vaes], {"default": OWN_VAE, "tooltip": vae_help}), **optional_inputs(cls.WIDGETS)},
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, checkpoint: str, **_: Any) -> str:
+        return fingerprint([host.model_path("checkpoints", checkpoint)])
+
+    def execute(self, checkpoint: str, vae: str = OWN_VAE, **values: Any) -> tuple[BaseSection]:
+        vae_path = None if vae == OWN_VAE else str(host.model_path("vae", vae))
+        path = str(host.model_path("checkpoints", checkpoint))
+        return (self.WIDGETS.build(values, checkpoint=path, vae=vae_path, tokenizer=host.tokenizer_folder()),)
+
+
+class DemoBase:
+    """The embedded base model and its dataset."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = (
+        "A tiny text-to-image model that comes with this pack, and twelve pictures of a mascot called zibu which it has never seen. "
+        "Trains on any machine within minutes, with nothing to download."
+    )
+    SEARCH_ALIASES = ["demo", "example", "tiny model", "test dataset", "zibu"]
+    RETURN_TYPES = ("LF_BASE", "LF_DATASET")
+    RETURN_NAMES = ("base", "dataset")
+    OUTPUT_TOOLTIPS = ("The demo base model.", "The pictures of zibu with their captions, 64x64 pixels.")
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        kind, options = Widgets(DatasetSection).inputs()["batch_size"]
+        return {"required": {}, "optional": {"batch_size": (kind, options | {"default": DEMO_BATCH})}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> str:
+        return fingerprint([base_folder(), dataset_folder()])
+
+    def execute(self, batch_size: int = DEMO_BATCH) -> tuple[BaseSection, DatasetSection]:
+        dataset = DatasetSection(
+            folders=(FolderSection(path=str(dataset_folder())),),
+            resolution=(DEMO_SIZE, DEMO_SIZE),
+            batch_size=batch_size,
+            buckets=BucketSection(enabled=False),
+        )
+        return BaseSection(checkpoint=str(base_folder())), dataset

@@ -1,0 +1,115 @@
+"""Between a running trainer and ComfyUI: a thread of its own, events shown on the node, Cancel."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from statistics import fmean
+from threading import Event as Flag
+from threading import Thread
+from typing import Any, TypeVar
+
+from ..trainer.console import LOSSES_SHOWN, event_text, step_text
+from ..trainer.events import CacheProgress, CellDrawn, Event, Listener, SampleReady, Status, StepDone, StopCheck, Warned
+from . import host
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+TEXTS_PER_SECOND = 4
+PREVIEW_PIXELS = 512  # longest side of the picture shown on the node
+
+
+class Cancel:
+    """ComfyUI's Cancel button as the trainer's stop check. It remembers, because a progress bar clears the flag when it raises."""
+
+    def __init__(self) -> None:
+        self._seen = Flag()
+
+    def __call__(self) -> bool:
+        if host.interrupted():
+            self._seen.set()
+        return self._seen.is_set()
+
+    def set(self) -> None:
+        self._seen.set()
+
+
+class NodeDisplay:
+    """A listener that shows a run on its node: progress bar, newest picture, one line of text."""
+
+    def __init__(self, node_id: str):
+        self._node_id = node_id
+        self._bar: Any = None
+        self._stage, self._step, self._total = "", 0, 1
+        self._losses: deque[float] = deque(maxlen=LOSSES_SHOWN)
+        self._last_text = 0.0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StepDone(step=step, total=total):
+                self._losses.append(event.loss)
+                self._progress("training", step, total)
+                speed = f"{1 / event.seconds:.2f} it/s" if 0 < event.seconds < 1 else f"{event.seconds:.1f} s/it"
+                self._text(f"step {step}/{total}, {step_text(event, fmean(self._losses))}, {speed}", due=step == total)
+            case CacheProgress(kind=kind, done=done, total=total):
+                self._progress(kind, done, total)
+                self._text(f"encoding {kind} {done}/{total}", due=done == total)
+            case SampleReady(image=image):
+                self._progress("training", self._step, self._total, image)
+            case CellDrawn(done=done, total=total, image=image):
+                self._progress("cells", done, total, image)
+                self._text(f"picture {done}/{total}", due=True)
+            case Status(text=text):
+                self._text(text, due=True)
+            case Warned(text=text):
+                log.warning("LoRA Furnace: %s", text)
+            case _:
+                log.info("LoRA Furnace: %s", event_text(event))
+
+    def _progress(self, stage: str, done: int, total: int, image: Any = None) -> None:
+        if stage != self._stage:
+            self._bar, self._stage = host.ProgressBar(total, node_id=self._node_id), stage
+        self._step, self._total = (done, total) if stage == "training" else (0, 1)
+        self._bar.update_absolute(done, total, ("JPEG", image, PREVIEW_PIXELS) if image else None)
+
+    def _text(self, text: str, due: bool) -> None:
+        if due or time.monotonic() - self._last_text > 1 / TEXTS_PER_SECOND:
+            self._last_text = time.monotonic()
+            host.show_text(text, self._node_id)
+
+
+def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener) -> Result:
+    """Run `work(listen, stop)` in a fresh thread and show its events in this one; then raise ComfyUI's interrupt if there was one.
+
+    A prompt runs under torch's inference mode, in which nothing can be trained; the mode belongs to the thread.
+    """
+    events: SimpleQueue[Event | None] = SimpleQueue()
+    future: Future[Result] = Future()
+    cancel = Cancel()
+
+    def body() -> None:
+        try:
+            future.set_result(work(events.put, cancel))
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            events.put(None)
+
+    host.free_memory()
+    Thread(target=body, name="LoRA Furnace", daemon=True).start()
+    try:
+        while (event := events.get()) is not None:
+            try:
+                show(event)
+            except host.Interrupted:
+                cancel.set()
+        result = future.result()
+    finally:
+        host.free_memory()
+    if cancel():
+        host.raise_interrupt()
+    return result

@@ -1,0 +1,184 @@
+"""Everything the nodes need of ComfyUI. No other module imports comfy, folder_paths or server."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.utils
+import folder_paths
+import nodes as comfyui_nodes
+from server import PromptServer
+
+Interrupted = comfy.model_management.InterruptProcessingException
+ProgressBar = comfy.utils.ProgressBar
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+DEPTH = 3  # folders of pictures are looked for so many levels below a root
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """What the native KSampler and Empty Latent Image ask for, under their names."""
+
+    width: int
+    height: int
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+
+
+def tokenizer_folder() -> str:
+    """ComfyUI's own copy of the CLIP tokenizer."""
+    return str(Path(comfy.sd.__file__).parent / "sd1_tokenizer")
+
+
+def model_files(kind: str) -> list[str]:
+    """The names of the files of one kind, as the native loaders list them."""
+    return folder_paths.get_filename_list(kind)
+
+
+def model_path(kind: str, name: str) -> Path:
+    """FileNotFoundError lists similar names."""
+    path = folder_paths.get_full_path(kind, name) or folder_paths.get_full_path(kind, f"{name}.safetensors")
+    if path is None:
+        near = ", ".join(difflib.get_close_matches(name, model_files(kind), n=3)) or "none with a similar name"
+        raise FileNotFoundError(f"{name!r} is not among the files of {kind}; there is: {near}")
+    return Path(path)
+
+
+def lora_folder() -> Path:
+    return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def output_folder() -> Path:
+    """Where runs keep their log, samples and state."""
+    return Path(folder_paths.get_output_directory()) / "lora_furnace"
+
+
+def picture_roots() -> dict[str, Path]:
+    """The registered folders whose sub-folders may be trained on."""
+    roots = {"input": Path(folder_paths.get_input_directory())}
+    if "datasets" in folder_paths.folder_names_and_paths:
+        roots["datasets"] = Path(folder_paths.get_folder_paths("datasets")[0])
+    return roots
+
+
+def picture_folders() -> list[str]:
+    """root/name of every folder with pictures below the roots, and of the parents of such folders."""
+    found: set[str] = set()
+    for label, root in picture_roots().items():
+        for path, folders, files in os.walk(root):
+            inside = Path(path).relative_to(root)
+            folders[:] = sorted(name for name in folders if name[0] != ".") if len(inside.parts) < DEPTH else []
+            if inside.parts and any(name.lower().endswith(PICTURES) for name in files):
+                found |= {f"{label}/{part.as_posix()}" for part in (inside, *inside.parents) if part.parts}
+    return sorted(found)
+
+
+def picture_folder(name: str) -> Path:
+    """The folder that `picture_folders` calls `name`; ValueError for one that lies outside its root."""
+    label, _, inside = name.partition("/")
+    root = picture_roots().get(label)
+    path = root / inside if root and inside else None
+    if path is None or not path.resolve().is_relative_to(root.resolve()) or not path.is_dir():
+        roots = " or ".join(str(folder) for folder in picture_roots().values())
+        raise ValueError(f"folder: {name!r} is not a folder below {roots}")
+    return path
+
+
+def interrupted() -> bool:
+    return comfy.model_management.processing_interrupted()
+
+
+def raise_interrupt() -> None:
+    """End the prompt as ComfyUI's own Cancel does. The flag is set first, because a progress bar may have cleared it."""
+    comfy.model_management.interrupt_current_processing(True)
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def free_memory() -> None:
+    """Unload ComfyUI's models and give back what they held."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
+def show_text(text: str, node_id: str) -> None:
+    """One line on a node, in the browser that queued the prompt."""
+    server = PromptServer.instance
+    server.send_progress_text(text, node_id, server.client_id)
+
+
+def samplers() -> list[str]:
+    return comfy.samplers.KSampler.SAMPLERS
+
+
+def schedulers() -> list[str]:
+    return comfy.samplers.KSampler.SCHEDULERS
+
+
+def load_lora(path: Path) -> Any:
+    return comfy.utils.load_torch_file(str(path), safe_load=True)
+
+
+def apply_lora(model: Any, clip: Any, lora: Any, strength: float) -> tuple[Any, Any]:
+    """Model and CLIP with the LoRA at one strength, as the native Load LoRA does it."""
+    if strength == 0:
+        return model, clip
+    return comfy.sd.load_lora_for_models(model, clip, lora, strength, strength)
+
+
+def encode_text(clip: Any, text: str) -> Any:
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def sample(model: Any, positive: Any, negative: Any, settings: SamplerSettings) -> Any:
+    """Latents of one picture, as the native KSampler draws them on an empty latent."""
+    empty = comfyui_nodes.EmptyLatentImage().generate(settings.width, settings.height)[0]
+    ratios = [empty[key] for key in ("downscale_ratio_spacial",) if key in empty]
+    latents = comfy.sample.fix_empty_latent_channels(model, empty["samples"], *ratios)
+
+    return comfy.sample.sample(
+        model,
+        comfy.sample.prepare_noise(latents, settings.seed),
+        settings.steps,
+        settings.cfg,
+        settings.sampler_name,
+        settings.scheduler,
+        positive,
+        negative,
+        latents,
+        callback=lambda *_: comfy.model_management.throw_exception_if_processing_interrupted(),
+        disable_pbar=True,
+        seed=settings.seed,
+    )
+
+
+def decode(vae: Any, latents: Any) -> Any:
+    """Pictures (B, H, W, 3), as the native VAE Decode gives them."""
+    pictures = vae.decode(latents)
+    return pictures.reshape(-1, *pictures.shape[-3:])
+
+
+def save_preview(picture: Any) -> dict[str, str]:
+    """Keep a PIL image in ComfyUI's temp folder; returns the reference by which the browser finds it."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"lora_furnace_{uuid.uuid4().hex}.png"
+    picture.save(folder / name, compress_level=1)
+    return {"filename": name, "subfolder": "", "type": "temp"}
+
+
+def output_reference(path: Path) -> dict[str, str]:
+    """The same for a file below ComfyUI's output folder."""
+    inside = path.relative_to(folder_paths.get_output_directory())
+    return {"filename": inside.name, "subfolder": inside.parent.as_posix(), "type": "output"}

@@ -1,0 +1,25 @@
+"""Between PIL images and ComfyUI's IMAGE tensors, float32 (B, H, W, 3) in [0, 1]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+def to_tensor(picture: Image.Image) -> torch.Tensor:
+    """(1, H, W, 3)."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0)[None]
+
+
+def from_tensor(picture: Any) -> Image.Image:
+    """A PIL image of one (H, W, 3), with the rounding of ComfyUI's Save Image."""
+    return Image.fromarray(np.clip(255.0 * picture.cpu().numpy(), 0, 255).astype(np.uint8))
+
+
+def open_picture(path: Path) -> torch.Tensor:
+    with Image.open(path) as picture:
+        return to_tensor(picture)

@@ -1,0 +1,126 @@
+"""Nodes that draw the same pictures with several LoRA files at several strengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..trainer import strength_test
+from ..trainer.config import BaseSection, SampleSection, TrainSection
+from ..trainer.errors import ConfigError
+from ..trainer.evaluate.strength import parse_strengths
+from . import host, pictures
+from .bridge import NodeDisplay, run_beside
+from .native_grid import NativeTest
+from .widgets import Input, Widgets
+
+SAMPLE = Widgets(SampleSection, names={"sampler": "sampler_name"}, skip=("every_epochs", "every_steps", "at_start", "size"))
+PRECISION = Widgets(TrainSection, skip=tuple(name for name in TrainSection.model_fields if name not in ("precision", "device")))
+ALIASES = ["lora strength", "lora grid", "xy plot", "compare loras", "lora weight test", "compare epochs"]
+LORAS_HELP = "Names of LoRA files, one a line, as Load LoRA lists them; or connect lora_names of Train LoRA."
+STRENGTHS_HELP = "Numbers and ranges such as 0-1.2/0.2 (from-to/step). 0 is the base model alone."
+GRIDS_HELP = "One labelled grid per prompt: files across, strengths down."
+IMAGES_HELP = "The single pictures: prompt by prompt, strength by strength, file by file."
+
+
+class StrengthTest:
+    """Draws with ComfyUI's own sampler."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = (
+        "Draws prompts with each LoRA file at each strength and puts them into a labelled grid. "
+        "Every picture equals what Load LoRA, KSampler and VAE Decode give."
+    )
+    SEARCH_ALIASES = ALIASES
+    RETURN_TYPES = ("IMAGE", "IMAGE")
+    RETURN_NAMES = ("grids", "images")
+    OUTPUT_IS_LIST = (True, False)
+    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP)
+    OUTPUT_NODE = True
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        models = {
+            "model": ("MODEL", {"tooltip": "The model without the LoRA."}),
+            "clip": ("CLIP", {"tooltip": "The text encoder without the LoRA."}),
+            "vae": ("VAE", {"tooltip": "Decodes the pictures."}),
+        }
+        inputs = _inputs(512)
+        for name, known in (("sampler_name", host.samplers()), ("scheduler", host.schedulers())):
+            inputs[name] = (known, inputs[name][1])
+        return {"required": models | inputs, "hidden": {"node_id": "UNIQUE_ID"}}
+
+    def execute(self, model: Any, clip: Any, vae: Any, loras: str, strengths: str, node_id: str = "", **values: Any) -> dict[str, Any]:
+        sample, size = _sample(values)
+        test = NativeTest(model, clip, vae, _files(loras), parse_strengths(strengths), sample, size)
+        cells = test.draw(NodeDisplay(node_id))
+        return _answer(test.grids(cells), [cell for page in cells for row in page for cell in row])
+
+
+class StrengthTestTrainer:
+    """Draws with the trainer's sampler."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = (
+        "The strength test with the trainer's own sampler: for the demo base, which ComfyUI does not load. "
+        "Its pictures are those of the samples drawn while training."
+    )
+    SEARCH_ALIASES = ALIASES
+    RETURN_TYPES = ("IMAGE", "IMAGE")
+    RETURN_NAMES = ("grids", "images")
+    OUTPUT_IS_LIST = (True, False)
+    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP)
+    OUTPUT_NODE = True
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        base = {"base": ("LF_BASE", {"tooltip": "The model without the LoRA: Base Model or Demo Base."})}
+        return {"required": base | _inputs(64), "optional": PRECISION.inputs(), "hidden": {"node_id": "UNIQUE_ID"}}
+
+    def execute(self, base: BaseSection, loras: str, strengths: str, node_id: str = "", **values: Any) -> dict[str, Any]:
+        sample, size = _sample(values)
+        files, numbers, options = _files(loras), parse_strengths(strengths), PRECISION.values(values)
+        test = run_beside(
+            lambda listen, stop: strength_test(base, files, numbers, sample, size, listen=listen, stop=stop, **options),
+            NodeDisplay(node_id),
+        )
+        return _answer(test.grids, [pictures.to_tensor(cell) for page in test.cells for row in page for cell in row])
+
+
+def _inputs(side: int) -> dict[str, Input]:
+    sample = SAMPLE.inputs()
+    limits = {"default": side, "min": 16, "max": 8192, "step": 8}
+    return {
+        "loras": ("STRING", {"multiline": True, "default": "", "tooltip": LORAS_HELP}),
+        "strengths": ("STRING", {"default": "0, 0.4, 0.7, 1.0", "tooltip": STRENGTHS_HELP}),
+        **{name: sample.pop(name) for name in ("prompts", "negative")},
+        "width": ("INT", limits | {"tooltip": "Width of each picture in pixels."}),
+        "height": ("INT", limits | {"tooltip": "Height of each picture in pixels."}),
+        **sample,
+    }
+
+
+def _sample(values: dict[str, Any]) -> tuple[SampleSection, tuple[int, int]]:
+    """The sampler's settings and the size; ConfigError where there is nothing to draw."""
+    sample = SAMPLE.build(values)
+    if not sample.prompts:
+        raise ConfigError("prompts: write at least one prompt, one a line")
+    return sample, (values["width"], values["height"])
+
+
+def _files(names: str) -> list[Path]:
+    wanted = list(dict.fromkeys(line.strip() for line in names.splitlines() if line.strip()))
+    if not wanted:
+        raise ConfigError("loras: write at least one LoRA name, one a line, or connect lora_names of Train LoRA")
+    return [host.model_path("loras", name) for name in wanted]
+
+
+def _answer(grids: list[Image.Image], cells: list[torch.Tensor]) -> dict[str, Any]:
+    """The grids also appear on the node itself."""
+    shown = [host.save_preview(grid) for grid in grids]
+    return {"ui": {"images": shown}, "result": ([pictures.to_tensor(grid) for grid in grids], torch.cat(cells))}

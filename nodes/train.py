@@ -1,0 +1,123 @@
+"""The node that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..trainer import TrainConfig, TrainResult, train
+from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection
+from ..trainer.events import Event, Saved, Status
+from . import host, pictures
+from .bridge import NodeDisplay, run_beside
+from .outputs import AnyName
+from .runs import Run, find_run
+from .settings import Training
+from .widgets import Widgets
+
+
+class TrainLora:
+    """Trains a LoRA and saves it where ComfyUI's loaders find it."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = (
+        "Trains a LoRA and saves it to models/loras. Cancel keeps what is done; queue the same again to go on from there. "
+        "An unchanged job is not trained twice; a changed one under a taken name is saved as name_2."
+    )
+    SEARCH_ALIASES = ["train lora", "lora training", "fine-tune", "finetune", "kohya", "dreambooth"]
+    RETURN_TYPES = (AnyName("COMBO,STRING"), "STRING", "LORA_MODEL", "LOSS_MAP", "IMAGE", "IMAGE")
+    RETURN_NAMES = ("lora_name", "lora_names", "LORA_MODEL", "LOSS_MAP", "samples", "loss_curve")
+    OUTPUT_IS_LIST = (False, False, False, False, True, False)
+    OUTPUT_TOOLTIPS = (
+        "Name of the trained LoRA, for the lora_name of Load LoRA.",
+        "Names of all saved files in order, one a line, for the strength test.",
+        "The LoRA itself, for Load LoRA Model and Save LoRA Weights. Load LoRA Model applies only its image part.",
+        "The loss of every step, for Plot Loss Graph.",
+        "The last sample of each prompt; the loss curve where no sample prompts were given. All samples are in output/lora_furnace.",
+        "The loss over the steps, smoothed, with validation and learning rate.",
+    )
+    FUNCTION = "execute"
+    OUTPUT_NODE = True
+    NAME = Widgets(SaveSection, skip=tuple(name for name in SaveSection.model_fields if name != "name"), names={"name": "lora_name"})
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        sockets = {
+            "base": ("LF_BASE", {"tooltip": "What the LoRA is trained on: Base Model or Demo Base."}),
+            "dataset": ("LF_DATASET", {"tooltip": "The pictures and captions: Dataset Folder or Demo Base."}),
+        }
+        settings = {
+            "lora": ("LF_METHOD", {"tooltip": "LoRA Settings; their defaults if nothing is connected."}),
+            "training": ("LF_TRAINING", {"tooltip": "Training Settings; their defaults if nothing is connected."}),
+        }
+        return {"required": sockets | cls.NAME.inputs(), "optional": settings, "hidden": {"node_id": "UNIQUE_ID"}}
+
+    def execute(
+        self,
+        base: BaseSection,
+        dataset: DatasetSection,
+        lora_name: str,
+        lora: AdapterSection | None = None,
+        training: Training | None = None,
+        node_id: str = "",
+    ) -> dict[str, Any]:
+        config = _config(base, dataset, lora or AdapterSection(), training or Training(), self.NAME.build({"lora_name": lora_name}))
+        run = find_run(config, host.lora_folder(), host.output_folder())
+        display = NodeDisplay(node_id)
+        result = run.result or _train(run, display)
+        display(Status(_summary(run, config.save.name, result)))
+        return {"ui": {"images": [host.output_reference(path) for path in _last_samples(result)]}, "result": _outputs(result)}
+
+
+def _config(base: BaseSection, dataset: DatasetSection, method: AdapterSection, training: Training, name: SaveSection) -> TrainConfig:
+    """The same value that a YAML file gives."""
+    cache = dataset.cache.model_copy(update={"dir": str(host.output_folder() / ".cache")})
+    return TrainConfig(
+        base=base,
+        dataset=dataset.model_copy(update={"cache": cache}),
+        method=method,
+        optimizer=training.optimizer,
+        schedule=training.schedule,
+        train=training.train,
+        save=training.save.model_copy(update={"name": name.name}),
+        sample=training.sample,
+        validation=training.validation,
+    )
+
+
+def _train(run: Run, display: NodeDisplay) -> TrainResult:
+    def work(listen: Any, stop: Any) -> TrainResult:
+        def tell(event: Event) -> None:
+            if isinstance(event, Saved) and event.kind == "state":
+                run.remember()
+            listen(event)
+
+        result = train(run.config, listen=tell, stop=stop, resume=run.resume)
+        if result.status == "done":
+            run.remember(result)
+        return result
+
+    return run_beside(work, display)
+
+
+def _summary(run: Run, wished: str, result: TrainResult) -> str:
+    name = run.config.save.name
+    done = "already trained, nothing to do" if run.result else f"{result.steps} steps in {result.seconds:.0f} s"
+    loss = f", loss {result.final_loss:.4f}" if result.final_loss is not None else ""
+    renamed = f" ({wished} was taken)" if name != wished else ""
+    return f"{name}.safetensors{renamed}: {done}{loss}"
+
+
+def _last_samples(result: TrainResult) -> list[Path]:
+    """The newest picture of each prompt; sample files are called step<N>_<prompt number>.png."""
+    newest = {path.stem.rpartition("_")[2]: path for path in result.samples if path.is_file()}
+    return [newest[number] for number in sorted(newest)]
+
+
+def _outputs(result: TrainResult) -> tuple[Any, ...]:
+    folder = host.lora_folder()
+    names = [str(path.relative_to(folder)) for path in result.files]
+    curve = pictures.open_picture(result.run_dir / "loss.png")
+    samples = [pictures.open_picture(path) for path in _last_samples(result)] or [curve]
+    losses = {"loss": list(result.losses)}
+    return names[-1], "\n".join(names), host.load_lora(result.files[-1]), losses, samples, curve

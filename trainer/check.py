@@ -1,0 +1,106 @@
+"""The preflight report: what a job would do, without training it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .config import TrainConfig
+from .data.report import DatasetReport, describe_dataset
+from .estimate import MIB, Estimate, estimate
+from .families import FAMILIES, find_family
+from .files import free_bytes
+from .optim.schedules import check_schedule, warmup_steps
+from .plan import Plan, make_plan
+from .precision import DTYPES, resolve_device
+from .preflight import check_places, check_settings, run_dir_of
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Everything that is known before training."""
+
+    family: str
+    device: str
+    dataset: DatasetReport
+    plan: Plan
+    estimate: Estimate
+    free_mib: int
+    files: int  # LoRA files that the run would save
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return self.dataset.as_dict() | {
+            "family": self.family,
+            "device": self.device,
+            "steps": self.plan.total_steps,
+            "epochs": self.plan.epochs,
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "held_out": len(self.plan.held_out),
+            "estimated_mib": self.estimate.total_mib,
+            "lora_mib": round(self.estimate.file_mib, 1),
+            "trained_parameters": self.estimate.parameters,
+            "free_disk_mib": self.free_mib,
+            "warnings": [*self.warnings, *self.dataset.warnings],
+        }
+
+    def lines(self) -> list[str]:
+        """What `check` prints."""
+        config, plan, need = self.plan.config, self.plan, self.estimate
+        samples = sum(record.repeats for record in plan.records)
+        accumulation = config.train.gradient_accumulation
+        per = f"{config.dataset.batch_size}" + (f" x {accumulation} accumulated" if accumulation > 1 else "")
+        warm = warmup_steps(config.schedule, plan.total_steps)
+        return [
+            f"base model: {self.family}, {config.base.checkpoint}",
+            f"device: {self.device}, {config.train.precision}",
+            *self.dataset.lines(),
+            f"held out for validation: {len(plan.held_out)}",
+            f"steps: {samples} samples / batch {per} = {plan.steps_per_epoch} per epoch; "
+            f"{plan.epochs} epochs = {plan.total_steps} steps, {warm} of them warm-up",
+            f"LoRA: {need.parameters:,} numbers, {need.file_mib:.1f} MiB per file, up to {self.files} files",
+            f"memory (estimated): {need.total_mib:,} MiB = base {need.base_mib:,.0f} + trained {need.trained_mib:,.0f} "
+            f"+ activations {need.activations_mib:,.0f}, with overhead",
+            f"free disk: {self.free_mib:,} MiB in {config.save.dir}",
+            *(f"warning: {text}" for text in self.warnings),
+        ]
+
+
+def check(config: TrainConfig) -> CheckReport:
+    """Look at settings, model header, pictures and captions; raises what `train` would raise."""
+    warnings = check_settings(config)
+    family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
+    run_dir = run_dir_of(config)
+    check_places(config, run_dir, resume=True)
+    plan = make_plan(config)
+    warnings += check_schedule(config.schedule, plan.total_steps)[1]
+    model = family.load(config.base, torch.device("meta"), DTYPES[config.train.precision])
+    tokenizer = model.tokenizer
+    dataset = describe_dataset(plan.scan, config.dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit)
+    largest = max((placement.bucket for placement in plan.placements), key=lambda size: size[0] * size[1])
+    need = estimate(config, family, model, largest)
+    files = _saves(plan)
+    free = free_bytes(run_dir) // MIB
+    if files * need.file_mib > free:
+        warnings.append(f"save.dir: {files} files of {need.file_mib:.0f} MiB need more than the {free:,} MiB that are free")
+    return CheckReport(
+        family=family.spec.title,
+        device=str(resolve_device(config.train.device)),
+        dataset=dataset,
+        plan=plan,
+        estimate=need,
+        free_mib=free,
+        files=files,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _saves(plan: Plan) -> int:
+    """How many LoRA files a whole run writes."""
+    save = plan.config.save
+    periods = [save.every_epochs * plan.steps_per_epoch] if save.every_epochs else []
+    periods += [save.every_steps] if save.every_steps else []
+    return len({step for period in periods for step in range(period, plan.total_steps, period)}) + 1

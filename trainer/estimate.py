@@ -1,0 +1,83 @@
+"""How much memory and disk a job needs, from shapes alone: networks on the meta device, which have no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .config import TrainConfig
+from .families import Family, Model
+from .feed import Batch
+from .methods import METHODS, Method
+from .objective import batch_loss
+from .optim.optimizers import OPTIMIZERS
+from .precision import DTYPES
+
+MIB = 2**20
+_PROCESS_MIB = 600  # Python, torch and its libraries
+_SLACK = 1.15  # temporary tensors and the allocator's gaps
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mebibytes, but `parameters` is a count."""
+
+    parameters: int  # trained
+    base_mib: float  # frozen weights that stay in memory
+    trained_mib: float  # trained weights, their gradients, optimizer state and copies in the compute dtype
+    activations_mib: float  # kept for the backward pass of one micro-batch
+    file_mib: float  # the saved file
+
+    @property
+    def total_mib(self) -> int:
+        return round((self.base_mib + self.trained_mib + self.activations_mib) * _SLACK + _PROCESS_MIB)
+
+
+def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: tuple[int, int]) -> Estimate:
+    """For a model that was loaded on the meta device; it is used up by the estimate."""
+    method = METHODS[config.method.kind](config.method, config.optimizer)
+    method.attach(family, model, config.train.seed)
+    if config.train.gradient_checkpointing:
+        family.enable_checkpointing(model)
+    parameters = sum(parameter.numel() for group in method.groups() for parameter in group.parameters)
+    kept = [model.unet, *([model.text_encoder] if method.trains_text else []), *([model.vae] if config.sample.prompts else [])]
+    size = torch.finfo(model.dtype).bits // 8
+    state = OPTIMIZERS[config.optimizer.kind].state_bytes
+    file_bytes = parameters * torch.finfo(DTYPES[config.save.dtype]).bits // 8
+    return Estimate(
+        parameters=parameters,
+        base_mib=sum(_bytes(network) for network in kept if network is not None) / MIB,
+        trained_mib=parameters * (4 + 4 + state + 2 * size) / MIB,
+        activations_mib=_activations(config, family, model, method, largest_bucket) / MIB,
+        file_mib=file_bytes / MIB,
+    )
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
+
+
+def _activations(config: TrainConfig, family: Family, model: Model, method: Method, size: tuple[int, int]) -> int:
+    """Bytes that autograd keeps for the backward pass: a forward pass without arithmetic, with every kept tensor counted."""
+    kept: dict[int, int] = {}
+    weights = {id(parameter) for network in (model.unet, model.text_encoder) if network is not None for parameter in network.parameters()}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in weights:
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    samples = config.dataset.batch_size
+    latents = torch.empty(samples, *family.latent_shape(model, size), device="meta")
+    conditioning = None
+    if not method.trains_text:
+        with torch.no_grad():
+            conditioning = family.encode_text(model, [""] * samples)
+    batch = Batch(("",) * samples, [""] * samples, latents, None, conditioning, tuple(range(samples)))
+    method.before_forward()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        batch_loss(family, model, batch).sum()
+    return sum(kept.values())

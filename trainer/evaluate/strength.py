@@ -1,0 +1,168 @@
+"""The strength test: LoRA files across, strengths down, one fixed seed, drawn with the trainer's own sampler."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..events import CellDrawn, Listener, Status, StopCheck, Warned, ignore, never
+from .grid import draw_grid
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..config import BaseSection, SampleSection
+    from ..sample import Request
+
+_MAX_STRENGTHS = 200
+
+
+@dataclass(frozen=True)
+class StrengthTest:
+    """`cells[prompt][strength][file]` are the pictures (None after a stop), `grids[prompt]` the labelled grids."""
+
+    files: tuple[Path, ...]
+    strengths: tuple[float, ...]
+    prompts: tuple[str, ...]
+    cells: list[list[list[Image | None]]]
+    grids: list[Image]
+    finished: bool
+
+
+def parse_strengths(text: str) -> tuple[float, ...]:
+    """Numbers and ranges such as "0, 0.5, 0.8-1.2/0.2" (from-to/step), in the order given, without repetitions."""
+    result: list[float] = []
+    for item in re.split(r"[,\s;]+", text.strip()):
+        match = re.fullmatch(r"(-?\d*\.?\d+)(?:-(-?\d*\.?\d+)/(\d*\.?\d+))?", item)
+        if not match:
+            raise ConfigError(f"strengths: {item!r} is neither a number nor a range such as 0.2-1.2/0.2")
+        start, end, step = (float(part) if part else None for part in match.groups())
+        if end is None:
+            result.append(start)
+        elif not step or end < start or (end - start) / step > _MAX_STRENGTHS:
+            raise ConfigError(f"strengths: the range {item!r} needs a step above 0, an end not below its start, at most {_MAX_STRENGTHS} values")
+        else:
+            result += [round(start + step * number, 6) for number in range(int((end - start) / step + 1e-6) + 1)]
+    return tuple(dict.fromkeys(result))
+
+
+def strength_test(
+    base: BaseSection,
+    files: Sequence[Path],
+    strengths: Sequence[float],
+    sample: SampleSection,
+    resolution: tuple[int, int],
+    *,
+    precision: str = "bf16",
+    device: str = "auto",
+    listen: Listener = ignore,
+    stop: StopCheck = never,
+) -> StrengthTest:
+    """Draw every prompt of `sample` with every LoRA file at every strength.
+
+    The base model is loaded once; strength 0, which is the same for all files, is drawn once per prompt.
+    """
+    from ..families import FAMILIES, find_family
+    from ..precision import DTYPES, release_memory, resolve_device
+    from ..sample import Prompts, check_sampling, requests
+
+    problems = check_sampling(sample)
+    problems += [] if sample.prompts else ["sample.prompts: a strength test needs at least one prompt"]
+    problems += [] if files else ["files: a strength test needs at least one LoRA file"]
+    problems += [] if strengths else ["strengths: give at least one number"]
+    if problems:
+        raise ConfigError(problems)
+    target = resolve_device(device)
+    family = find_family(base.checkpoint, base.family, FAMILIES)
+    listen(Status(f"loading {family.spec.title} on {target}"))
+    model = family.load(base, target, DTYPES[precision])
+    wanted = requests(sample, resolution)
+    try:
+        with closing(_Canvas(family, model, Prompts(family, model), stop)) as canvas:
+            cells = _draw_all(canvas, wanted, [Path(file) for file in files], tuple(strengths), listen)
+    finally:
+        del model
+        release_memory(target)
+    columns = [Path(file).stem for file in files]
+    rows = [f"strength {strength:g}" for strength in strengths]
+    titles = [request.prompt for request in wanted]
+    grids = [draw_grid(page, columns, rows, title, _footnote(request)) for page, title, request in zip(cells, titles, wanted, strict=True)]
+    finished = all(cell is not None for page in cells for row in page for cell in row)
+    return StrengthTest(tuple(Path(file) for file in files), tuple(strengths), tuple(titles), cells, grids, finished)
+
+
+def _footnote(request: Request) -> str:
+    return f"seed {request.seed} · {request.steps} steps · cfg {request.cfg:g} · {request.sampler} / {request.scheduler}"
+
+
+class _Canvas:
+    """A model that draws with one LoRA file at a time."""
+
+    def __init__(self, family: Any, model: Any, prompts: Any, stop: StopCheck):
+        self.family, self.model, self.prompts, self.stop = family, model, prompts, stop
+        self._adapters: Any = None
+
+    def use(self, file: Path) -> list[str]:
+        """Take this file's adapters; returns the tensors that fitted nowhere."""
+        from ..adapters.files import load_adapters
+
+        self.close()
+        targets = [(target.key, target.module) for target in self.family.adapter_targets(self.model)]
+        self._adapters, unused = load_adapters(file, targets)
+        self._adapters.attach()
+        return unused
+
+    def draw(self, request: Request, strength: float) -> Image | None:
+        from ..adapters.files import set_strength
+        from ..sample import draw
+
+        set_strength(self._adapters, strength, self.model.dtype)
+        return draw(self.family, self.model, self.prompts, request, self.stop)
+
+    def close(self) -> None:
+        if self._adapters is not None:
+            self._adapters.detach()
+
+
+def _draw_all(canvas: _Canvas, wanted: list[Request], files: list[Path], strengths: tuple[float, ...], listen: Listener) -> list[Any]:
+    """cells[prompt][strength][file]; file by file, so that each is loaded once."""
+    cells: list[list[list[Image | None]]] = [[[None] * len(files) for _ in strengths] for _ in wanted]
+    total, done = len(wanted) * len(files) * len(strengths), 0
+    for column, file in enumerate(files):
+        unused = canvas.use(file)
+        if unused:
+            listen(Warned(f"{file.name}: {len(unused)} tensors fit no layer of this model, for example {unused[0]}"))
+        for page, request in enumerate(wanted):
+            for row, strength in enumerate(strengths):
+                same = cells[page][row][0] if strength == 0 and column > 0 else None
+                image = same or canvas.draw(request, strength)
+                if image is None:
+                    return cells
+                cells[page][row][column] = image
+                done += 1
+                listen(CellDrawn(done, total, image))
+    return cells
+
+
+def write_pictures(test: StrengthTest, folder: Path) -> list[Path]:
+    """Write each prompt's grid as grid.png, grid_2.png …, and every cell under cells/; returns the grids' paths."""
+    from ..files import replacing
+
+    def write(image: Image, path: Path) -> None:
+        with replacing(path) as temporary:
+            image.save(temporary, format="png")
+
+    paths = []
+    for page, (cells, grid) in enumerate(zip(test.cells, test.grids, strict=True)):
+        paths.append(folder / ("grid.png" if page == 0 else f"grid_{page + 1}.png"))
+        write(grid, paths[-1])
+        for row, strength in zip(cells, test.strengths, strict=True):
+            for image, file in zip(row, test.files, strict=True):
+                if image is not None:
+                    write(image, folder / "cells" / f"{page + 1}_{file.stem}_strength{strength:g}.png")
+    return paths
