@@ -46,15 +46,16 @@ class NodeDisplay:
         self._bar: Any = None
         self._stage, self._step, self._total = "", 0, 1
         self._losses: deque[float] = deque(maxlen=LOSSES_SHOWN)
+        self._seconds: deque[float] = deque(maxlen=LOSSES_SHOWN)
         self._last_text = 0.0
 
     def __call__(self, event: Event) -> None:
         match event:
             case StepDone(step=step, total=total):
                 self._losses.append(event.loss)
+                self._seconds.append(event.seconds)
                 self._progress("training", step, total)
-                speed = f"{1 / event.seconds:.2f} it/s" if 0 < event.seconds < 1 else f"{event.seconds:.1f} s/it"
-                self._text(f"step {step}/{total}, {step_text(event, fmean(self._losses))}, {speed}", due=step == total)
+                self._text(f"step {step}/{total}, {step_text(event, fmean(self._losses))}, {self._speed()}", due=step == total)
             case CacheProgress(kind=kind, done=done, total=total):
                 self._progress(kind, done, total)
                 self._text(f"encoding {kind} {done}/{total}", due=done == total)
@@ -75,6 +76,10 @@ class NodeDisplay:
             self._bar, self._stage = host.ProgressBar(total, node_id=self._node_id), stage
         self._step, self._total = (done, total) if stage == "training" else (0, 1)
         self._bar.update_absolute(done, total, ("JPEG", image, PREVIEW_PIXELS) if image else None)
+
+    def _speed(self) -> str:
+        seconds = fmean(self._seconds)
+        return f"{1 / seconds:.2f} it/s" if 0 < seconds < 1 else f"{seconds:.1f} s/it"
 
     def _text(self, text: str, due: bool) -> None:
         if due or time.monotonic() - self._last_text > 1 / TEXTS_PER_SECOND:

@@ -55,7 +55,8 @@ def _mark(config: TrainConfig) -> str:
     """Changes with every setting and every file of the job, not with its name."""
     values = config.model_copy(update={"save": config.save.model_copy(update={"name": "-", "dir": "-", "run_dir": None})}).as_dict()
     values["dataset"]["cache"]["dir"] = None
-    paths = [config.base.checkpoint, config.base.vae, *(folder.path for folder in config.dataset.folders)]
+    folders = [folder.path for folder in config.dataset.folders]
+    paths = [config.base.checkpoint, config.base.vae, config.validation.folder, *folders]
     files = fingerprint(Path(path) for path in paths if path)
     return hashlib.sha256((json.dumps(values, sort_keys=True) + files).encode()).hexdigest()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..trainer import TrainConfig, TrainResult, train
-from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection
+from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection, from_dict
 from ..trainer.events import Event, Saved, Status
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
@@ -49,6 +49,7 @@ class TrainLora:
         settings = {
             "lora": ("LF_METHOD", {"tooltip": "LoRA Settings; their defaults if nothing is connected."}),
             "training": ("LF_TRAINING", {"tooltip": "Training Settings; their defaults if nothing is connected."}),
+            "held_out": ("LF_DATASET", {"tooltip": "Pictures to measure the loss on that are never trained on. Only its first folder is used."}),
         }
         return {"required": sockets | cls.NAME.inputs(), "optional": settings, "hidden": {"node_id": "UNIQUE_ID"}}
 
@@ -59,9 +60,11 @@ class TrainLora:
         lora_name: str,
         lora: AdapterSection | None = None,
         training: Training | None = None,
+        held_out: DatasetSection | None = None,
         node_id: str = "",
     ) -> dict[str, Any]:
-        config = _config(base, dataset, lora or AdapterSection(), training or Training(), self.NAME.build({"lora_name": lora_name}))
+        name = self.NAME.build({"lora_name": lora_name}).name
+        config = _config(name, base, dataset, lora or AdapterSection(), training or Training(), held_out)
         run = find_run(config, host.lora_folder(), host.output_folder())
         display = NodeDisplay(node_id)
         result = run.result or _train(run, display)
@@ -69,19 +72,24 @@ class TrainLora:
         return {"ui": {"images": [host.output_reference(path) for path in _last_samples(result)]}, "result": _outputs(result)}
 
 
-def _config(base: BaseSection, dataset: DatasetSection, method: AdapterSection, training: Training, name: SaveSection) -> TrainConfig:
+def _config(
+    name: str, base: BaseSection, dataset: DatasetSection, method: AdapterSection, training: Training, held_out: DatasetSection | None
+) -> TrainConfig:
     """The same value that a YAML file gives."""
     cache = dataset.cache.model_copy(update={"dir": str(host.output_folder() / ".cache")})
-    return TrainConfig(
-        base=base,
-        dataset=dataset.model_copy(update={"cache": cache}),
-        method=method,
-        optimizer=training.optimizer,
-        schedule=training.schedule,
-        train=training.train,
-        save=training.save.model_copy(update={"name": name.name}),
-        sample=training.sample,
-        validation=training.validation,
+    measured = {"folder": held_out.folders[0].path} if held_out else {}
+    return from_dict(
+        {
+            "base": base,
+            "dataset": dataset.model_copy(update={"cache": cache}),
+            "method": method,
+            "optimizer": training.optimizer,
+            "schedule": training.schedule,
+            "train": training.train,
+            "save": training.save.model_copy(update={"name": name}),
+            "sample": training.sample,
+            "validate": training.validation.model_dump() | measured,
+        }
     )
 
 

@@ -21,22 +21,30 @@ from .choices import choices
 
 Input = tuple[Any, dict[str, Any]]
 Size = tuple[int, int]
+ARGUMENTS = "name=value, such as weight_decay=0.02 betas=0.9,0.95"
 
 
 @dataclass(frozen=True)
 class Widgets:
-    """The inputs of one config section on a node. `names` renames fields; `prefix` stands before all the others."""
+    """The inputs of one config section on a node.
+
+    `names` renames fields; `prefix` stands before all the others. `advanced` are fields that this node keeps folded away
+    beside those of the section itself.
+    """
 
     section: type[Section]
     prefix: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    advanced: tuple[str, ...] = ()
 
     def inputs(self) -> dict[str, Input]:
         """Every field that has a default and can be a widget, in the section's order."""
         result: dict[str, Input] = {}
         for key, info in self._fields().items():
             options = {"default": info.default, "tooltip": info.description or "", **_ui(info)}
+            if key in self.advanced:
+                options["advanced"] = True
             if _kind(info) == Size:
                 result |= _size_inputs(self._sides(key), info, options)
             elif known := choices(self.section, key):
@@ -62,8 +70,12 @@ class Widgets:
         try:
             return self.section.model_validate(self.values(given) | more)
         except ValidationError as error:
-            found = [(str(item["loc"][0]), item["msg"].removeprefix("Value error, "), item["input"]) for item in error.errors()]
-            raise ConfigError([f"{self.name(key)}: {text} (got {value!r})" for key, text, value in found]) from None
+            raise ConfigError([self._sentence(item) for item in error.errors()]) from None
+
+    def _sentence(self, item: Any) -> str:
+        text = item["msg"].removeprefix("Value error, ")
+        # A rule about several fields has no place of its own.
+        return f"{self.name(str(item['loc'][0]))}: {text} (got {item['input']!r})" if item["loc"] else text
 
     def name(self, key: str) -> str:
         return self.names.get(key, self.prefix + key)
@@ -115,8 +127,11 @@ def _input(info: FieldInfo, options: dict[str, Any]) -> Input:
         return list(get_args(kind)), options
     if kind in (int, float):
         return _number(kind, info, options)
-    many_lines = {} if kind is str or kind == dict[str, Any] else {"multiline": True}  # a list of texts: one a line
-    return "STRING", {**options, **many_lines, "default": info.default if isinstance(info.default, str) else ""}
+    if kind == dict[str, Any]:
+        options["tooltip"] += f" Written as {ARGUMENTS}."
+    elif kind is not str:  # a list of texts
+        options |= {"multiline": True, "tooltip": f"{options['tooltip']} One a line."}
+    return "STRING", options | {"default": info.default if isinstance(info.default, str) else ""}
 
 
 def _number(kind: type, info: FieldInfo, options: dict[str, Any]) -> Input:
@@ -164,6 +179,6 @@ def _arguments(name: str, text: str) -> dict[str, Any]:
     for item in text.split():
         key, _, value = item.partition("=")
         if not (key and value):
-            raise ConfigError(f"{name}: {item!r} is not written as name=value, such as weight_decay=0.02 betas=0.9,0.95")
+            raise ConfigError(f"{name}: {item!r} is not written as {ARGUMENTS}")
         result[key] = yaml.safe_load(f"[{value}]" if "," in value else value)
     return result

@@ -151,4 +151,8 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
 
 def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
     """Names of tensors that are not bitwise equal, or are in only one of the two."""
-    return [name for name in sorted(set(first) | set(second)) if name not in first or name not in second or not torch.equal(first[name], second[name])]
+    return [
+        name
+        for name in sorted(set(first) | set(second))
+        if name not in first or name not in second or not torch.equal(first[name], second[name])
+    ]

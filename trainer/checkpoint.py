@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 
 from .config import TrainConfig
-from .errors import ModelFileError, ResumeMismatch
+from .errors import ModelFileError, ResumeMismatch, first_line
 from .files import replacing, write_bytes
 from .metadata import with_hashes
+from .optim.schedules import warmup_steps
 
 STATE_FILE = "state.pt"
 _STATE_VERSION = 1
@@ -30,16 +32,9 @@ def artefact_path(config: TrainConfig, *, epoch: int | None = None, step: int | 
 def existing_artefacts(config: TrainConfig) -> list[Path]:
     """Files that a new run of this name would replace."""
     final = artefact_path(config)
-    names = (f"{config.save.name}-[0-9][0-9][0-9][0-9][0-9][0-9].safetensors", f"{config.save.name}-step*.safetensors")
-    escaped = [name.replace(config.save.name, _glob_escape(config.save.name), 1) for name in names]
-    found = [path for pattern in escaped for path in final.parent.glob(pattern)] if final.parent.is_dir() else []
+    numbered = re.compile(re.escape(config.save.name) + r"-(\d{6}|step\d{8})\.safetensors")
+    found = [path for path in final.parent.iterdir() if numbered.fullmatch(path.name)] if final.parent.is_dir() else []
     return sorted(found) + ([final] if final.exists() else [])
-
-
-def _glob_escape(name: str) -> str:
-    import glob
-
-    return glob.escape(name)
 
 
 def save_artefact(path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -70,8 +65,9 @@ def save_state(run_dir: Path, state: State, fingerprint: Mapping[str, Any]) -> P
     """Replace the run's state in one rename: the old or the new one is whole at any moment."""
     path = run_dir / STATE_FILE
     value = {"version": _STATE_VERSION, "fingerprint": dict(fingerprint), **vars(state)}
-    with replacing(path) as temporary:
-        torch.save(value, temporary)
+    # Through a Python file, a full disk is an OSError; torch's own writer reports it as an unspecific RuntimeError.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(value, file)
     return path
 
 
@@ -83,9 +79,10 @@ def load_state(run_dir: Path, fingerprint: Mapping[str, Any]) -> State | None:
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ResumeMismatch(f"{path} cannot be read ({str(error).splitlines()[0]}); remove it to start from the beginning") from None
-    if value.get("version") != _STATE_VERSION:
-        raise ResumeMismatch(f"{path} was written by another version (state format {value.get('version')}); start without --resume")
+        raise ResumeMismatch(f"{path} cannot be read ({first_line(error)}); remove it to start from the beginning") from None
+    version = value.get("version") if isinstance(value, dict) else None
+    if version != _STATE_VERSION:
+        raise ResumeMismatch(f"{path} was written by another version (state format {version}); start without --resume")
     saved = value["fingerprint"]
     differences = [
         f"{key}: was {saved.get(key)!r}, now {fingerprint.get(key)!r}"
@@ -111,6 +108,7 @@ def fingerprint(config: TrainConfig, dataset_digest: str, model_identity: Mappin
     flat["validate.split"] = config.validation.split
     flat["dataset"] = dataset_digest
     flat["schedule.length"] = length if not config.schedule.kind.startswith("constant") else None
+    flat["schedule.warmup_steps"] = warmup_steps(config.schedule, length)
     return flat | {f"base.{part}": digest for part, digest in model_identity.items()}
 
 

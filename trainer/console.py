@@ -77,9 +77,7 @@ class ConsoleListener:
             self.finish()
             layout = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
             # A resumed run starts in the middle: `initial` keeps those steps from counting as progress.
-            self._bar = tqdm(
-                desc=name, total=total, initial=done - 1, file=self._stream, bar_format=layout, dynamic_ncols=True
-            )
+            self._bar = tqdm(desc=name, total=total, initial=done - 1, file=self._stream, bar_format=layout, dynamic_ncols=True)
             self._bar_name = name
         self._bar.total = total
         self._bar.postfix = text

@@ -58,3 +58,8 @@ class OutOfMemory(TrainerError):
 
 class Stopped(Exception):
     """`stop()` became true before there was anything to save. Never leaves the trainer."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its kind where it has no text."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

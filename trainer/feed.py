@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .data.captions import varies, vary
 from .data.images import load_pixels
 from .data.loader import prefetch
 from .data.records import Record
+from .errors import ModelFileError
 from .events import CacheProgress, Listener, StopCheck
 from .families import Conditioning, Family, Model
 from .plan import Micro, Plan
@@ -44,7 +46,7 @@ class Feed:
     texts: dict[str, str] | None  # caption -> cache key
     cache: TensorCache
 
-    def steps_from(self, start: int) -> Iterator[list[Batch]]:
+    def steps_from(self, start: int) -> Generator[list[Batch], None, None]:
         """Batches of each optimizer step, prepared by threads ahead of the consumer."""
         return prefetch(self.plan.steps_from(start), lambda micros: [self._training(micro) for micro in micros], ahead=4, threads=2)
 
@@ -114,19 +116,18 @@ def _fill_latents(plan: Plan, family: Family, model: Model, cache: TensorCache, 
     """Latents of every picture; threads decode pictures ahead of the encoder."""
     config = plan.config
     jobs = [*zip(plan.records, plan.placements, strict=True), *zip(plan.held_out, plan.held_out_placements, strict=True)]
+    assert model.vae is not None, "latents are cached before the VAE is released"
     background, identity, dtype = config.dataset.background, model.identity["vae"], model.vae.dtype
-    keys = {
-        record.path: latent_key(file_digest(record.path), place, identity, dtype, background=background) for record, place in jobs
-    }
+    keys = {record.path: latent_key(file_digest(record.path), place, identity, dtype, background=background) for record, place in jobs}
     missing = [(record, place) for record, place in jobs if cache.get(keys[record.path]) is None]
-    decoded = prefetch(missing, lambda job: load_pixels(job[0].path, job[1], background), ahead=8, threads=2)
-    for done, ((record, _), pixels) in enumerate(zip(missing, decoded, strict=False)):
-        if stop():
-            break
-        with torch.no_grad():
-            latents = family.encode_images(model, pixels[None])[0].cpu()
-        if not torch.isfinite(latents).all():
-            raise ValueError(f"{record.path}: the VAE gave values that are not finite; use precision bf16 or fp32, or another VAE")
-        cache.put(keys[record.path], {"latents": latents})
-        listen(CacheProgress("latents", done + 1, len(missing)))
+    with closing(prefetch(missing, lambda job: load_pixels(job[0].path, job[1], background), ahead=8, threads=2)) as decoded:
+        for done, ((record, _), pixels) in enumerate(zip(missing, decoded, strict=False), start=1):
+            if stop():
+                break
+            with torch.no_grad():
+                latents = family.encode_images(model, pixels[None])[0].cpu()
+            if not torch.isfinite(latents).all():
+                raise ModelFileError(f"the VAE gave values that are not finite for {record.path}; set base.vae to another VAE")
+            cache.put(keys[record.path], {"latents": latents})
+            listen(CacheProgress("latents", done, len(missing)))
     return keys

@@ -27,9 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error):  # torch reports a full disk as RuntimeError
-            raise
+    except OSError as error:
         raise OutputError(_explain(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
@@ -65,9 +63,9 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _explain(path: Path, error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _explain(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{path} could not be written: the disk is full ({free_bytes(path.parent):,} bytes free); make room or choose another folder"
-    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"{path} could not be written: no permission; choose another folder"
     return f"{path} could not be written: {error}"

@@ -129,6 +129,4 @@ def _report(job: Job, loss: float, seconds: float) -> StepDone:
     left = {task.name: task.remaining(job.step, job.plan) for task in job.periodic}
     rates = {str(group.get("name", number)): float(group["lr"]) for number, group in enumerate(job.optimizer.param_groups)}
     total = job.plan.total_steps
-    return StepDone(
-        job.step, total, job.plan.epoch_of(job.step), loss, rates, seconds, job.clock.seconds_left(total - job.step, left)
-    )
+    return StepDone(job.step, total, job.plan.epoch_of(job.step), loss, rates, seconds, job.clock.seconds_left(total - job.step, left))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .data.cache import file_digest
+from .optim.schedules import warmup_steps
 from .plan import Plan
 from .seeds import derive
 
@@ -74,7 +74,6 @@ def _training(plan: Plan, model: Model) -> dict[str, Any]:
     config = plan.config
     optimizer, schedule = config.optimizer, config.schedule
     arguments = ",".join(f"{name}={value}" for name, value in optimizer.args.items())
-    warmup = schedule.warmup if schedule.warmup >= 1 else math.ceil(schedule.warmup * plan.total_steps)
     return {
         "ss_output_name": config.save.name,
         "ss_learning_rate": optimizer.lr,
@@ -86,7 +85,7 @@ def _training(plan: Plan, model: Model) -> dict[str, Any]:
         "ss_gradient_accumulation_steps": config.train.gradient_accumulation,
         "ss_gradient_checkpointing": config.train.gradient_checkpointing,
         "ss_lr_scheduler": schedule.kind,
-        "ss_lr_warmup_steps": int(warmup),
+        "ss_lr_warmup_steps": warmup_steps(schedule, plan.total_steps),
         "ss_optimizer": optimizer.kind + (f"({arguments})" if arguments else ""),
         "ss_max_grad_norm": optimizer.max_grad_norm,
         "ss_mixed_precision": "no" if config.train.precision == "fp32" else config.train.precision,

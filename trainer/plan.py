@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .config import TrainConfig
+from .config import FolderSection, TrainConfig
 from .data.buckets import Placement, place
 from .data.cache import file_digest
 from .data.records import Record, Scan, scan
@@ -98,6 +98,8 @@ def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
         reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in scanned.skipped[:5])
         raise DatasetError(f"dataset.folders: no picture can be trained on ({reasons or 'the folders hold none'})")
     training, held_out = _split(scanned.records, config.validation.split, config.train.seed)
+    if config.validation.folder:
+        held_out = _scan_held_out(config, training, stop)
     placements = tuple(place(record.width, record.height, config.dataset) for record in training)
     plan = Plan(
         config=config,
@@ -109,6 +111,19 @@ def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
         batches_per_epoch=0,
     )
     return Plan(**{**plan.__dict__, "batches_per_epoch": len(plan.epoch_batches(0))})
+
+
+def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: StopCheck) -> tuple[Record, ...]:
+    """The pictures of `validate.folder`, read like the training pictures."""
+    folder = config.validation.folder or ""
+    found = scan(config.dataset.model_copy(update={"folders": (FolderSection(path=folder),)}), stop)
+    if not found.records:
+        raise DatasetError(f"validate.folder: {folder} holds no picture that can be used")
+    trained = {file_digest(record.path) for record in training}
+    both = [record.path.name for record in found.records if file_digest(record.path) in trained]
+    if both:
+        raise DatasetError(f"validate.folder: {both[0]} is trained on too, so its loss would say nothing; take it out of one folder")
+    return found.records
 
 
 def _split(records: tuple[Record, ...], share: float, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigError
+from .errors import ConfigError, first_line
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,7 +22,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"train.device: {name!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
+        raise ConfigError(f"train.device: {name!r} cannot be used ({first_line(error)}); try auto or cpu") from None
     return device
 
 

@@ -122,7 +122,15 @@ def _release_encoders(family: Family, model: Model, method: Method, feed: Feed, 
 
 
 def _job(
-    plan: Plan, family: Family, model: Model, method: Method, feed: Feed, keeper: Keeper, state: State | None, tell: Listener, stop: StopCheck
+    plan: Plan,
+    family: Family,
+    model: Model,
+    method: Method,
+    feed: Feed,
+    keeper: Keeper,
+    state: State | None,
+    tell: Listener,
+    stop: StopCheck,
 ) -> Job:
     """Method and optimizer, fresh or as they were saved."""
     config = plan.config

@@ -40,7 +40,7 @@
 
   function inspectSlots(graph, node) {
     const definition = node.constructor.nodeData
-    const isServerNode = definition?.python_module && definition.input
+    const isServerNode = !node.subgraph && definition?.python_module && definition.input
     const required = isServerNode ? definition.input.required ?? {} : {}
     const known = { ...required, ...(isServerNode ? definition.input.optional : {}) }
     const sleeps = node.mode === MUTED || node.mode === BYPASSED

@@ -58,7 +58,11 @@ def problems(values) -> list[str]:
         ("base.zzz", 1, "base.zzz: unknown key; known: checkpoint, family, vae, clip_skip, tokenizer"),
         ("base.checkpoint", ..., "base.checkpoint: missing; A .safetensors or .ckpt file, or a diffusers folder"),
         ("dataset.folders", ..., "dataset.folders: missing; Folders of pictures"),
-        ("dataset.folders.0.path", ..., "dataset.folders.0.path: missing; A folder of pictures, or the parent of folders named N_concept (N = repeats)"),
+        (
+            "dataset.folders.0.path",
+            ...,
+            "dataset.folders.0.path: missing; A folder of pictures, or the parent of folders named N_concept (N = repeats)",
+        ),
         ("base", ..., "base: missing; it must be given"),
         ("train.epochs", "many", "train.epochs: input should be a valid integer, unable to parse string as an integer (got 'many')"),
         ("train.epochs", 0, "train.epochs: input should be greater than or equal to 1 (got 0)"),
@@ -171,7 +175,15 @@ def test_overrides_replace_one_field(tmp_path, override, path, value):
 
 @pytest.mark.parametrize(
     "override",
-    ["train.steps", "=3", "dataset.folders.9.path=x", "dataset.folders.x.path=y", "base.checkpoint.deeper=1", "base.checkpoint.much.deeper=1", "train.steps=[1"],
+    [
+        "train.steps",
+        "=3",
+        "dataset.folders.9.path=x",
+        "dataset.folders.x.path=y",
+        "base.checkpoint.deeper=1",
+        "base.checkpoint.much.deeper=1",
+        "train.steps=[1",
+    ],
 )
 def test_overrides_that_cannot_be_applied_are_named(tmp_path, override):
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(RICH))
@@ -204,7 +216,10 @@ def test_forms_of_a_size(value, size):
     assert parse_size(value) == size
 
 
-@pytest.mark.parametrize("value", ["", "big", "1x2x3", "-512", "512.5", 512.5, [512.7, 768], [], [1, 2, 3], [None, 512], ["a", 512], True, [True, 512], None, {"w": 1}])
+@pytest.mark.parametrize(
+    "value",
+    ["", "big", "1x2x3", "-512", "512.5", 512.5, [512.7, 768], [], [1, 2, 3], [None, 512], ["a", 512], True, [True, 512], None, {"w": 1}],
+)
 def test_what_is_no_size_is_refused_as_a_setting(value):
     (sentence,) = problems(changed("dataset.resolution", value))
     assert sentence.startswith("dataset.resolution: expected a size such as 512 or 512x768")

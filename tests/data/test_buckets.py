@@ -174,9 +174,7 @@ def test_a_picture_without_pixels_has_a_reason(size):
     assert "no pixels" in obstacle(*size, dataset())
 
 
-@pytest.mark.parametrize(
-    ("size", "resized", "crop"), [((1000, 500), (1536, 768), (512, 0)), ((100, 300), (512, 1536), (0, 384))]
-)
+@pytest.mark.parametrize(("size", "resized", "crop"), [((1000, 500), (1536, 768), (512, 0)), ((100, 300), (512, 1536), (0, 384))])
 def test_buckets_off_crops_everything_to_the_resolution(size, resized, crop):
     placement = place(*size, dataset((512, 768), enabled=False))
     assert (placement.bucket, placement.resized, placement.crop) == ((512, 768), resized, crop)

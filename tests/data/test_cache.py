@@ -29,9 +29,7 @@ def test_round_trip(tmp_path, dtype):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
-    assert [path.relative_to(cache.folder).parts for path in cache.folder.rglob("*.*")] == [
-        ("ab", f"{KEY}.safetensors")
-    ]
+    assert [path.relative_to(cache.folder).parts for path in cache.folder.rglob("*.*")] == [("ab", f"{KEY}.safetensors")]
 
 
 @pytest.mark.parametrize("keep", [0, 3, 8, 40, -1])

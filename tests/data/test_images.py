@@ -77,9 +77,7 @@ def test_broken_exif_does_not_cost_the_picture(tmp_path):
     assert read_size(tmp_path / "a.jpg") == open_rgb(tmp_path / "a.jpg", "white").size == (30, 20)
 
 
-@pytest.mark.parametrize(
-    ("background", "expected"), [("white", (255, 255, 255)), ("#ff8000", (255, 128, 0)), ("black", (0, 0, 0))]
-)
+@pytest.mark.parametrize(("background", "expected"), [("white", (255, 255, 255)), ("#ff8000", (255, 128, 0)), ("black", (0, 0, 0))])
 @pytest.mark.parametrize("kind", [".png", ".webp"])
 def test_transparency_shows_the_background(tmp_path, background, expected, kind):
     image = Image.new("RGBA", (8, 8), (*GREEN, 0))  # hidden green must not leak

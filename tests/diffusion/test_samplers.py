@@ -55,9 +55,7 @@ def training_sigmas(dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return ((1 - kept) / kept).sqrt().to(dtype)
 
 
-def draw(
-    name: str, x: torch.Tensor, sigmas: torch.Tensor, denoise, *, seed: int = 11, on_step=lambda *_: None, stop=never
-):
+def draw(name: str, x: torch.Tensor, sigmas: torch.Tensor, denoise, *, seed: int = 11, on_step=lambda *_: None, stop=never):
     return SAMPLERS[name](denoise, x, sigmas, step_noise(x, seed), on_step, stop)
 
 
@@ -106,9 +104,7 @@ def test_the_largest_seed_of_the_configuration_works():
 
 def test_full_noise_has_the_variance_of_noised_latents():
     noise, top = torch.ones(1, 1), float(training_sigmas()[-1])
-    assert initial_latents(noise, SCHEDULERS["normal"](training_sigmas(), 5), top).item() == pytest.approx(
-        math.sqrt(1 + top**2)
-    )
+    assert initial_latents(noise, SCHEDULERS["normal"](training_sigmas(), 5), top).item() == pytest.approx(math.sqrt(1 + top**2))
     # ddim_uniform starts below the top of the training range
     lower = SCHEDULERS["ddim_uniform"](training_sigmas(), 5)
     assert initial_latents(noise, lower, top).item() == pytest.approx(float(lower[0]))
@@ -171,8 +167,6 @@ def test_steps_are_reported_and_one_step_gives_the_clean_estimate(name):
 def test_a_stop_ends_between_two_steps_with_none(name):
     seen = []
     sigmas = SCHEDULERS["normal"](training_sigmas(), 10)
-    result = draw(
-        name, torch.ones(1, 2), sigmas, unit_denoise, on_step=lambda *a: seen.append(a), stop=lambda: len(seen) > 3
-    )
+    result = draw(name, torch.ones(1, 2), sigmas, unit_denoise, on_step=lambda *a: seen.append(a), stop=lambda: len(seen) > 3)
     assert result is None
     assert len(seen) == 4

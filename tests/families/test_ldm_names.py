@@ -57,7 +57,9 @@ def test_vae_names_are_those_of_diffusers_converter(size):
         return state[name][:, :, None, None] if is_linear_attention(name) else state[name]
 
     converted = convert_ldm_vae_checkpoint({"first_stage_model." + ldm: stored(name) for name, ldm in to_ldm.items()}, dict(vae.config))
-    assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == {
+        name: tuple(tensor.shape) for name, tensor in state.items()
+    }
     # Shapes repeat, so names are compared once more, one tensor at a time marked by its length.
     marks = {ldm: torch.empty(number + 1, device="meta") for number, ldm in enumerate(to_ldm.values())}
     marked = convert_ldm_vae_checkpoint({"first_stage_model." + ldm: mark for ldm, mark in marks.items()}, dict(vae.config))
@@ -82,4 +84,7 @@ def test_well_known_names_of_stable_diffusion_1_5():
 
 
 def test_a_name_that_no_prefix_fits_stays():
-    assert rename(["position_ids", "input_blocks.99.0.x"], unet_table(UNET)) == {"position_ids": "position_ids", "input_blocks.99.0.x": "input_blocks.99.0.x"}
+    assert rename(["position_ids", "input_blocks.99.0.x"], unet_table(UNET)) == {
+        "position_ids": "position_ids",
+        "input_blocks.99.0.x": "input_blocks.99.0.x",
+    }

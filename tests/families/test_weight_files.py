@@ -14,7 +14,18 @@ from trainer.errors import ConfigError, ModelFileError
 from trainer.families import FAMILIES, find_family
 from trainer.families.weights import open_weights
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
 DTYPES += [torch.float8_e4m3fn, torch.float8_e5m2]
 
 

@@ -91,7 +91,9 @@ class FakeComfy:
         return {
             "folder_names_and_paths": folders,
             "get_folder_paths": lambda kind: [str(folders[kind])],
-            "get_filename_list": lambda kind: sorted(str(path.relative_to(folders[kind])) for path in folders[kind].rglob("*") if path.is_file()),
+            "get_filename_list": lambda kind: sorted(
+                str(path.relative_to(folders[kind])) for path in folders[kind].rglob("*") if path.is_file()
+            ),
             "get_full_path": full_path,
             **{f"get_{kind}_directory": (lambda folder=folder: str(folder)) for kind, folder in others.items()},
         }

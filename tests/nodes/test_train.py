@@ -12,7 +12,14 @@ def inputs(pack: Pack, name: str = "cat", steps: int = 3, **training):
     dataset = pack.call("Dataset", folder="input/cat", width=64, height=64)[0]
     settings = {"precision": "fp32", "epochs": 10, "steps": steps, "save_every_epochs": 0, "sample_every_epochs": 0} | training
     method = pack.call("Lora", rank=2)[0]
-    return {"base": pack.base(), "dataset": dataset, "lora": method, "training": pack.call("Training", **settings)[0], "lora_name": name, "node_id": "7"}
+    return {
+        "base": pack.base(),
+        "dataset": dataset,
+        "lora": method,
+        "training": pack.call("Training", **settings)[0],
+        "lora_name": name,
+        "node_id": "7",
+    }
 
 
 def test_train(pack: Pack) -> None:

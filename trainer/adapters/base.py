@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Tensors = dict[str, Tensor]  # tensor suffix in saved files, for example "lora_down.weight" -> tensor
+Tensors = Mapping[str, Tensor]  # tensor suffix in saved files, for example "lora_down.weight" -> tensor
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class LayerShape:
     inputs: int  # per group
     kernel: tuple[int, int] | None = None  # None for Linear
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] | str = (0, 0)
+    padding: Any = (0, 0)  # two numbers, or "same" or "valid"
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
@@ -29,15 +30,8 @@ class LayerShape:
         if isinstance(module, nn.Linear):
             return cls(module.out_features, module.in_features)
         if isinstance(module, nn.Conv2d):
-            return cls(
-                module.out_channels,
-                module.in_channels // module.groups,
-                tuple(module.kernel_size),
-                tuple(module.stride),
-                module.padding if isinstance(module.padding, str) else tuple(module.padding),
-                tuple(module.dilation),
-                module.groups,
-            )
+            (kernel, stride, padding, dilation) = (_pair(getattr(module, name)) for name in ("kernel_size", "stride", "padding", "dilation"))
+            return cls(module.out_channels, module.in_channels // module.groups, kernel, stride, padding, dilation, module.groups)
         raise TypeError(f"adapters join Linear and Conv2d layers, not {type(module).__name__}")
 
     @property
@@ -52,11 +46,20 @@ class LayerShape:
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
 
+def _pair(value: Any) -> Any:
+    return value if isinstance(value, str) else (int(value[0]), int(value[1]))
+
+
 class Adapter(Protocol):
     """One algorithm: pure functions of a layer's shape and its adapter tensors."""
 
-    name: str
-    tensor_names: tuple[str, ...]  # suffixes in saved files
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """Suffixes in saved files."""
+        ...
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
         """Fresh float32 tensors that change nothing (ΔW = 0)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelFileError
 from . import ADAPTERS
-from .base import Adapter, Tensors
+from .base import Adapter, LayerShape, Tensors
 from .inject import AdapterLayer, AdapterSet
 
 
@@ -43,11 +43,12 @@ def _layer(path: Path, key: str, module: nn.Module, tensors: Mapping[str, Tensor
     weights: Tensors = {name: tensor for name, tensor in tensors.items() if name != "alpha"}
     adapter = _algorithm(path, key, weights)
     alpha = float(tensors["alpha"]) if "alpha" in tensors else 0.0
-    layer = AdapterLayer(adapter, key, module, weights, alpha or adapter.rank_of(weights))
-    expected, found = tuple(module.weight.shape), tuple(adapter.delta(layer.shape, weights).shape)
-    if expected != found:
-        raise ModelFileError(f"LoRA {path}: {key} is for a layer of shape {found}, this model's has {expected}")
-    return layer
+    fitting = adapter.init(LayerShape.of(module), adapter.rank_of(weights), torch.Generator())
+    for name, tensor in weights.items():
+        if tensor.shape != fitting[name].shape:
+            found, expected = tuple(tensor.shape), tuple(fitting[name].shape)
+            raise ModelFileError(f"LoRA {path} is for another model: {key}.{name} has shape {found}, but this layer needs {expected}")
+    return AdapterLayer(adapter, key, module, weights, alpha or adapter.rank_of(weights))
 
 
 def _algorithm(path: Path, key: str, weights: Tensors) -> Adapter:

@@ -23,7 +23,7 @@ class AdapterLayer:
         self.scale = alpha / adapter.rank_of(tensors)
         device = next(module.parameters()).device
         self.tensors = {name: nn.Parameter(tensor.to(device, torch.float32)) for name, tensor in tensors.items()}
-        self.live: Tensors = {}
+        self.live: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes the place of the layer's forward while the adapter is attached."""
@@ -33,7 +33,7 @@ class AdapterLayer:
     def delta(self) -> Tensor:
         """ΔW with its scale, float32."""
         with torch.no_grad():
-            return self.adapter.delta(self.shape, dict(self.tensors)) * self.scale
+            return self.adapter.delta(self.shape, self.tensors) * self.scale
 
 
 class _CastAll(torch.autograd.Function):
@@ -90,11 +90,11 @@ class AdapterSet:
     def parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for layer in self.layers for parameter in layer.tensors.values())
 
-    def state(self) -> Tensors:
+    def state(self) -> dict[str, Tensor]:
         """Master tensors by full saved name, without alphas."""
         return {f"{layer.key}.{name}": tensor.detach() for layer in self.layers for name, tensor in layer.tensors.items()}
 
-    def saved(self, dtype: torch.dtype) -> Tensors:
+    def saved(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """What a file holds: tensors in `dtype` on the CPU, and an alpha for each layer."""
         result = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in self.state().items()}
         return result | {f"{layer.key}.alpha": torch.tensor(layer.alpha, dtype=dtype) for layer in self.layers}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, field_validator
+from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
 from .section import Float, Int, Section, option
 
@@ -39,7 +39,9 @@ class BaseSection(Section):
     family: str = option("auto", "Model family; auto reads it from the file's header.", advanced=True)
     vae: str | None = option(None, "A VAE file or folder used instead of the checkpoint's own.")
     clip_skip: Int = option(1, "Which text-encoder layer to use, counted from the end: 1 for realistic models, 2 for anime.", ge=1, le=12)
-    tokenizer: str | None = option(None, "Folder with the tokenizer's vocab.json and merges.txt, if it is not beside the model.", advanced=True)
+    tokenizer: str | None = option(
+        None, "Folder with the tokenizer's vocab.json and merges.txt, if it is not beside the model.", advanced=True
+    )
 
 
 class FolderSection(Section):
@@ -108,7 +110,9 @@ class AdapterSection(Section):
     kind: Literal["adapter"] = option("adapter", "Training method.")
     adapter: str = option("lora", "Adapter algorithm.")
     rank: Int = option(16, "Size of the adapter: 16 to 32 for anime, up to 128 for hard subjects.", ge=1, le=1024)
-    alpha: Float = option(8.0, "Strength scale; alpha/rank multiplies the adapter. A quarter to half of rank is usual.", gt=0, le=4096, step=0.5)
+    alpha: Float = option(
+        8.0, "Strength scale; alpha/rank multiplies the adapter. A quarter to half of rank is usual.", gt=0, le=4096, step=0.5
+    )
     train_unet: bool = option(True, "Train the image part of the model.")
     train_text_encoder: bool = option(True, "Train the text encoder too.")
 
@@ -163,7 +167,7 @@ class SaveSection(Section):
     @classmethod
     def _file_name(cls, value: str) -> str:
         if re.search(r'[\\/:*?"<>|\x00-\x1f]', value) or value.strip(" .") != value:
-            raise ValueError(f"{value!r} cannot be a file name: leave out \\ / : * ? \" < > | and outer spaces or dots")
+            raise ValueError(f'{value!r} cannot be a file name: leave out \\ / : * ? " < > | and outer spaces or dots')
         return value
 
 
@@ -208,6 +212,13 @@ class SampleSection(Section):
 class ValidateSection(Section):
     """Loss on pictures that are held out of training, at fixed noise and timesteps."""
 
-    split: Float = option(0.0, "Share of the pictures to hold out; 0 switches validation off.", ge=0, le=0.9, step=0.05)
+    split: Float = option(0.0, "Share of the pictures to hold out; 0 holds out none.", ge=0, le=0.9, step=0.05)
+    folder: str | None = option(None, "A folder of held-out pictures, instead of a share of the training pictures.", advanced=True)
     every_epochs: Int | None = option(1, "Validate every so many epochs.", ge=1, advanced=True)
     every_steps: Int | None = option(None, "Validate every so many steps.", ge=1, advanced=True)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ValidateSection:
+        if self.split and self.folder:
+            raise ValueError("give either split or folder, not both")
+        return self

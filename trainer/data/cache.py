@@ -70,8 +70,7 @@ class TensorCache:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise OutputError(
-                f"the cache {self.folder} cannot be written ({error.strerror or error}); "
-                "free some space or set dataset.cache.dir"
+                f"the cache {self.folder} cannot be written ({error.strerror or error}); free some space or set dataset.cache.dir"
             ) from None
 
 

@@ -147,9 +147,7 @@ def _orientation(image: Image.Image, path: Path) -> int:
             image.info["exif"] = late
         # The base class's method, because that of PNG decodes the whole picture to look for EXIF behind the pixels.
         value = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1)
-    except (
-        Exception
-    ):  # many programs write EXIF, Pillow raises anything when it is wrong, and the pixels are still good
+    except Exception:  # many programs write EXIF, Pillow raises anything when it is wrong, and the pixels are still good
         return 1
     return value if value in UPRIGHT else 1
 

@@ -188,8 +188,7 @@ def _refuse(readings: Sequence[_Reading], config: DatasetSection) -> None:
         damaged = [f"{reading.path}: {reading.damage}" for reading in readings if reading.damage]
         if damaged:
             problems.append(
-                f"{len(damaged)} pictures cannot be read; repair or remove them, or set dataset.unreadable: skip\n  "
-                + _lines(damaged)
+                f"{len(damaged)} pictures cannot be read; repair or remove them, or set dataset.unreadable: skip\n  " + _lines(damaged)
             )
     if config.captions.missing == "refuse":
         missing = [

@@ -69,8 +69,7 @@ class DatasetReport:
             "caption_sources": dict(self.caption_sources),
             "empty_captions": [str(path) for path in self.empty_captions],
             "buckets": [
-                {"size": list(item.size), "images": item.images, "samples": item.samples, "batches": item.batches}
-                for item in self.buckets
+                {"size": list(item.size), "images": item.images, "samples": item.samples, "batches": item.batches} for item in self.buckets
             ],
             "enlarged": [str(path) for path in self.enlarged],
             "token_limit": self.token_limit,
@@ -85,8 +84,7 @@ class DatasetReport:
         lines = [
             f"{_count(self.images, 'picture')}, {_count(self.samples_per_epoch, 'sample')} per epoch with repeats, "
             f"{_count(self.batches_per_epoch, 'batch', 'batches')} of up to {self.batch_size}",
-            "captions: "
-            + (", ".join(f"{count} from {name}" for name, count in self.caption_sources.items()) or "none"),
+            "captions: " + (", ".join(f"{count} from {name}" for name, count in self.caption_sources.items()) or "none"),
         ]
         lines += _section("empty caption files", [str(path) for path in self.empty_captions])
         if self.caption_lengths:
@@ -95,9 +93,7 @@ class DatasetReport:
         over = [f"{item.path}: {item.tokens} tokens" for item in self.over_limit]
         lines += _section(f"captions over {self.token_limit} tokens", over)
         lines.append("buckets (width x height: pictures, samples per epoch, batches):")
-        lines += [
-            f"  {item.size[0]}x{item.size[1]}: {item.images}, {item.samples}, {item.batches}" for item in self.buckets
-        ]
+        lines += [f"  {item.size[0]}x{item.size[1]}: {item.images}, {item.samples}, {item.batches}" for item in self.buckets]
         lines += _section("pictures smaller than their bucket, enlarged", [str(path) for path in self.enlarged])
         lines += _section("skipped", [f"{item.path}: {item.reason}" for item in self.skipped])
         lines += _section("identical files", [" = ".join(str(path) for path in group) for group in self.duplicates])
@@ -114,9 +110,7 @@ def describe_dataset(
     """
     placements = [place(record.width, record.height, config) for record in scan.records]
     buckets = _bucket_counts(scan.records, [placement.bucket for placement in placements], config.batch_size)
-    lengths = (
-        [CaptionLength(record.path, count_tokens(record.caption)) for record in scan.records] if count_tokens else []
-    )
+    lengths = [CaptionLength(record.path, count_tokens(record.caption)) for record in scan.records] if count_tokens else []
     return DatasetReport(
         images=len(scan.records),
         samples_per_epoch=sum(record.repeats for record in scan.records),
@@ -155,9 +149,7 @@ def _bucket_counts(records: Sequence[Record], sizes: Sequence[Size], batch_size:
     samples: Counter[Size] = Counter()
     for record, size in zip(records, sizes, strict=True):
         samples[size] += record.repeats
-    return tuple(
-        BucketCount(size, images[size], samples[size], -(-samples[size] // batch_size)) for size in sorted(images)
-    )
+    return tuple(BucketCount(size, images[size], samples[size], -(-samples[size] // batch_size)) for size in sorted(images))
 
 
 def _source(record: Record) -> str:

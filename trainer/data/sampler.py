@@ -9,9 +9,7 @@ from ..config.sections import Size
 from ..seeds import derive
 
 
-def plan_epoch(
-    buckets: Sequence[Size], repeats: Sequence[int], batch_size: int, seed: int, epoch: int
-) -> list[tuple[int, ...]]:
+def plan_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[tuple[int, ...]]:
     """The batches of one epoch as record indices; `buckets` and `repeats` hold one entry per record.
 
     Every record occurs exactly `repeats` times and no batch mixes buckets; the last batch of a bucket may be smaller.

@@ -57,5 +57,6 @@ class NoiseSchedule:
 
     def _factors(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1, *[1] * (like.dim() - 1))
-        alpha, sigma = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
-        return tuple(factor.to(like.device, like.dtype)[timesteps].view(shape) for factor in (alpha, sigma))
+        alpha = self.alphas_cumprod.sqrt().to(like.device, like.dtype)
+        sigma = (1 - self.alphas_cumprod).sqrt().to(like.device, like.dtype)
+        return alpha[timesteps].view(shape), sigma[timesteps].view(shape)

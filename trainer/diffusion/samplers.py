@@ -131,9 +131,7 @@ SCHEDULERS: dict[str, Scheduler] = {
 # Each returns the clean latents, or None when `stop()` said so before a step. `sigmas` descends to 0.
 
 
-def euler(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, _noise: Noise, on_step: OnStep, stop: StopCheck
-) -> Tensor | None:
+def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, _noise: Noise, on_step: OnStep, stop: StopCheck) -> Tensor | None:
     """Euler's method (Karras et al. 2022, algorithm 1 without the correction). Equals DDIM with eta = 0."""
     sigmas, total = sigmas.cpu(), len(sigmas) - 1
     for step in range(total):
@@ -145,9 +143,7 @@ def euler(
     return x
 
 
-def euler_ancestral(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise, on_step: OnStep, stop: StopCheck
-) -> Tensor | None:
+def euler_ancestral(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Noise, on_step: OnStep, stop: StopCheck) -> Tensor | None:
     """Euler to a level below the next sigma, then fresh noise up to it: the posterior of DDPM (Ho et al. 2020)."""
     sigmas, total = sigmas.cpu(), len(sigmas) - 1
     for step in range(total):
@@ -180,9 +176,7 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, _noise: Noise, on_step: On
     return x
 
 
-def dpmpp_2m(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, _noise: Noise, on_step: OnStep, stop: StopCheck
-) -> Tensor | None:
+def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, _noise: Noise, on_step: OnStep, stop: StopCheck) -> Tensor | None:
     """DPM-Solver++(2M), multistep (Lu et al. 2022, arXiv 2211.01095, algorithm 2), with lambda = -log sigma."""
     sigmas, total = sigmas.cpu(), len(sigmas) - 1
     times = -sigmas.log()

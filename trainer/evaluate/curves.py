@@ -71,9 +71,7 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
 def _draw_losses(axes: Any, steps: np.ndarray, losses: np.ndarray, validation: Sequence[tuple[int, float]]) -> None:
     if len(steps):
         size = 5 if len(steps) < 150 else 3.5 if len(steps) < 2000 else 2
-        axes.plot(
-            steps, losses, "o", color="#7fa8d6", alpha=0.55, markersize=size, markeredgewidth=0, label="each step"
-        )
+        axes.plot(steps, losses, "o", color="#7fa8d6", alpha=0.55, markersize=size, markeredgewidth=0, label="each step")
     window = min(201, max(5, len(steps) // 15)) // 2 * 2 + 1
     if len(steps) > window:
         smooth = moving_mean(losses, window)

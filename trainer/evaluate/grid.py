@@ -112,9 +112,7 @@ def _cell_size(cells: Sequence[Sequence[Image | None]]) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _place(
-    page: Image, pen: ImageDraw, picture: Image | None, box: tuple[int, int, int, int], cell: tuple[int, int]
-) -> None:
+def _place(page: Image, pen: ImageDraw, picture: Image | None, box: tuple[int, int, int, int], cell: tuple[int, int]) -> None:
     """Draw one picture into the middle of `box` (left, top, width, height), scaled to fit `cell`."""
     from PIL import Image as Images
 

@@ -41,13 +41,15 @@ def parse_strengths(text: str) -> tuple[float, ...]:
         match = re.fullmatch(r"(-?\d*\.?\d+)(?:-(-?\d*\.?\d+)/(\d*\.?\d+))?", item)
         if not match:
             raise ConfigError(f"strengths: {item!r} is neither a number nor a range such as 0.2-1.2/0.2")
-        start, end, step = (float(part) if part else None for part in match.groups())
-        if end is None:
-            result.append(start)
-        elif not step or end < start or (end - start) / step > _MAX_STRENGTHS:
-            raise ConfigError(f"strengths: the range {item!r} needs a step above 0, an end not below its start, at most {_MAX_STRENGTHS} values")
-        else:
-            result += [round(start + step * number, 6) for number in range(int((end - start) / step + 1e-6) + 1)]
+        if match[2] is None:
+            result.append(float(match[1]))
+            continue
+        start, end, step = float(match[1]), float(match[2]), float(match[3])
+        if step == 0 or end < start or (end - start) / step > _MAX_STRENGTHS:
+            raise ConfigError(
+                f"strengths: the range {item!r} needs a step above 0, an end not below its start, at most {_MAX_STRENGTHS} values"
+            )
+        result += [round(start + step * number, 6) for number in range(int((end - start) / step + 1e-6) + 1)]
     return tuple(dict.fromkeys(result))
 
 

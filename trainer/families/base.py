@@ -36,9 +36,9 @@ class Model:
     """A loaded base model. A part that is no longer needed is set to None, which frees its memory."""
 
     spec: FamilySpec
-    unet: nn.Module
-    text_encoder: nn.Module | None
-    vae: nn.Module | None
+    unet: Any  # networks of diffusers and transformers
+    text_encoder: Any | None
+    vae: Any | None
     tokenizer: Any  # has `ids(caption)` and `limit`
     schedule: NoiseSchedule
     device: torch.device

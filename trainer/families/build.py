@@ -31,6 +31,7 @@ def build(
     On the meta device no weight is read. ModelFileError names tensors that are missing or of another shape.
     """
     import torch
+    from torch import nn
 
     with torch.device("meta"):
         network = make()
@@ -39,7 +40,7 @@ def build(
     if missing:
         raise ModelFileError(f"{file.path}: {len(missing)} tensors of the {what} are missing, for example {missing[0]}")
     if device.type == "meta":
-        return network.to(dtype).requires_grad_(False).eval()
+        return nn.Module.to(network, dtype).requires_grad_(False).eval()  # diffusers' own `to` warns about dtypes
     state = {}
     for name, tensor in file.read({name for name, own in names.items() if own in expected}):
         own = names[name]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ConfigError, ModelFileError
 from .base import Family
-from .weights import Shapes, open_weights
+from .weights import Shapes, open_weights, read_json
 
 # (what a person calls it, a part of a tensor name that only such files have); the first that fits is named.
 _KNOWN = (
@@ -64,7 +63,7 @@ def _of_folder(path: Path, families: Iterable[Family]) -> tuple[Family | None, s
     if not index.is_file():
         inside = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
         raise ModelFileError(f"base.checkpoint {path} is a folder without model_index.json (found: {inside}); give a diffusers folder")
-    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "?")
+    kind = read_json(index).get("_class_name", "?")
     for family in families:
         if family.recognise_folder(path, kind):
             return family, family.spec.title

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from .base import AdapterTarget, Conditioning, FamilySpec, Model
 from .build import build, config_of, digest
 from .keys import Table, is_linear_attention, rename, unet_table, vae_table
 from .text import clip_core, clip_hidden_states, find_clip_tokenizer, match_clip_names
-from .weights import WeightFile, open_weights
+from .weights import WeightFile, open_weights, read_json
 
 if TYPE_CHECKING:
     from ..config import BaseSection
@@ -51,8 +50,8 @@ class StableDiffusion:
         if pipeline != "StableDiffusionPipeline":
             return False
         scheduler = folder / "scheduler" / "scheduler_config.json"
-        prediction = _read_json(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
-        return prediction == "epsilon" and _read_json(folder / "text_encoder" / "config.json").get("hidden_act") == "quick_gelu"
+        prediction = read_json(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
+        return prediction == "epsilon" and read_json(folder / "text_encoder" / "config.json").get("hidden_act") == "quick_gelu"
 
     def load(self, base: BaseSection, device: torch.device, dtype: torch.dtype) -> Model:
         """On the meta device: the networks without their weights, for estimates."""
@@ -187,7 +186,7 @@ def _folder_part(folder: Path) -> _Part:
     if path is None:
         raise ModelFileError(f"{folder} holds none of diffusion_pytorch_model.safetensors, model.safetensors or their .bin forms")
     file = open_weights(path)
-    return _Part(file, _read_json(folder / "config.json"), {name: _modern_vae_name(name) for name in file.shapes})
+    return _Part(file, read_json(folder / "config.json"), {name: _modern_vae_name(name) for name in file.shapes})
 
 
 def _vae_part(path: Path, spec: FamilySpec) -> _Part:
@@ -209,10 +208,3 @@ def _modern_vae_name(name: str) -> str:
     head, _, tail = name.rpartition(".attentions.0.")
     old, _, suffix = tail.rpartition(".")
     return f"{head}.attentions.0.{_OLD_VAE_ATTENTION[old]}.{suffix}" if head and old in _OLD_VAE_ATTENTION else name
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,7 +57,7 @@ def find_clip_tokenizer(given: str | None, checkpoint: Path, positions: int) -> 
         try:
             return ClipTokenizer(_load(CLIP_REPOSITORY, local_files_only=local_only), positions)
         except (OSError, ValueError) as error:
-            errors.append(str(error).splitlines()[0])
+            errors.append(first_line(error))
     raise ModelFileError(
         f"no CLIP tokenizer: neither {beside} holds vocab.json and merges.txt, nor does the Hugging Face cache hold "
         f"{CLIP_REPOSITORY}, and it could not be downloaded ({errors[-1]}). Put the two files there or set base.tokenizer "

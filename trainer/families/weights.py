@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +23,12 @@ class WeightFile(Protocol):
     """A weight file that was found whole."""
 
     path: Path
-    shapes: Shapes
-    metadata: Mapping[str, str]
+
+    @property
+    def shapes(self) -> Shapes: ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
 
     def read(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
         """The named tensors, one at a time, so that no second copy of the file is held."""
@@ -40,6 +44,17 @@ def open_weights(path: Path) -> WeightFile:
     if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         return TorchFile(path)
     raise ModelFileError(f"model file {path} has the ending {path.suffix!r}; expected .safetensors or .ckpt")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The settings in a file beside the weights; ModelFileError where it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path} should hold named settings, found {type(value).__name__}")
+    return value
 
 
 class SafetensorsFile:
@@ -67,7 +82,7 @@ class SafetensorsFile:
                 start, end = entry["data_offsets"]
                 raw = torch.empty(end - start, dtype=torch.uint8)
                 file.seek(self._data_start + start)
-                if end > start and file.readinto(memoryview(raw.numpy())) != end - start:
+                if end > start and file.readinto(raw.numpy().data) != end - start:
                     raise ModelFileError(f"model file {self.path} became shorter while it was read")
                 yield name, raw.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
 
@@ -90,7 +105,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         try:
             header = json.loads(file.read(header_size))
         except ValueError:
-            raise ModelFileError(f"model file {path} has a damaged safetensors header; download or copy it again") from None
+            header = None
+    if not isinstance(header, dict):
+        raise ModelFileError(f"model file {path} has a damaged safetensors header; download or copy it again")
     return header, 8 + header_size
 
 
@@ -110,10 +127,10 @@ class TorchFile:
         except pickle.UnpicklingError as error:
             raise ModelFileError(
                 f"model file {self.path} holds more than weights, or is damaged; it was not opened any further. "
-                f"Convert it to .safetensors. ({str(error).splitlines()[0]})"
+                f"Convert it to .safetensors. ({first_line(error)})"
             ) from None
-        except (RuntimeError, EOFError, OSError) as error:
-            raise ModelFileError(f"model file {self.path} is damaged or truncated: {str(error).splitlines()[0]}") from None
+        except (RuntimeError, EOFError, OSError, ValueError) as error:
+            raise ModelFileError(f"model file {self.path} is damaged or truncated: {first_line(error)}") from None
         value = value.get("state_dict", value) if isinstance(value, dict) else {}
         tensors = {name: tensor for name, tensor in value.items() if isinstance(tensor, torch.Tensor)}
         if not tensors:

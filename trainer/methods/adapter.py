@@ -54,7 +54,7 @@ class AdapterMethod:
     def groups(self) -> list[ParameterGroup]:
         rates = {"text_encoder": self.optimizer.text_encoder_lr, "unet": self.optimizer.unet_lr}
         return [
-            ParameterGroup(part, list(adapters.parameters()), self.optimizer.lr if rates[part] is None else rates[part])
+            ParameterGroup(part, list(adapters.parameters()), self.optimizer.lr if (rate := rates[part]) is None else rate)
             for part, adapters in self._sets.items()
         ]
 

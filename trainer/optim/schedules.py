@@ -47,14 +47,10 @@ def check_schedule(section: ScheduleSection, total: int | None = None) -> tuple[
             f"write {int(section.warmup)}"
         )
     elif total is not None and warmup_steps(section, total) >= total > 1:
-        warnings.append(
-            f"schedule.warmup: {section.warmup:g} covers all {total} steps, so the full rate is never reached; lower it"
-        )
+        warnings.append(f"schedule.warmup: {section.warmup:g} covers all {total} steps, so the full rate is never reached; lower it")
     fields = ScheduleSection.model_fields
     if section.kind in WITHOUT_WARMUP and section.warmup not in (0, fields["warmup"].default):
-        warnings.append(
-            f"schedule.warmup: {section.warmup:g} has no effect with {section.kind}; use constant_with_warmup"
-        )
+        warnings.append(f"schedule.warmup: {section.warmup:g} has no effect with {section.kind}; use constant_with_warmup")
     for name, kinds in USED_BY.items():
         value = getattr(section, name)
         if section.kind not in kinds and value != fields[name].default:
