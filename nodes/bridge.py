@@ -13,8 +13,8 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Any, TypeVar
 
-from ..trainer.console import LOSSES_SHOWN, event_text, step_text
-from ..trainer.events import CacheProgress, CellDrawn, Event, Listener, SampleReady, Status, StepDone, StopCheck, Warned
+from ..trainer.console import LOSSES_SHOWN, event_text, finished_text, step_text
+from ..trainer.events import CacheProgress, CellDrawn, Event, Finished, Listener, SampleReady, Status, StepDone, StopCheck, Warned
 from . import host
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ class NodeDisplay:
                 self._text(f"picture {done}/{total}", due=True)
             case Status(text=text):
                 self._text(text, due=True)
+            case Finished(status="stopped"):
+                self._text(f"{finished_text(event)}; queue the same again to go on", due=True)
             case Warned(text=text):
                 log.warning("LoRA Furnace: %s", text)
             case _:

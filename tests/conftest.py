@@ -6,28 +6,33 @@ import os
 from pathlib import Path
 
 import pytest
-import tiny
 
-# The networks of these tests are so small that a second thread only waits. It must be set before torch loads, and child
-# processes inherit it, so that their sums are added in the same order.
+# The networks of these tests are so small that a second thread only waits: on a busy machine thirty times longer than it
+# works. It must be set before torch loads, so nothing here may import torch; child processes inherit it, so that their sums
+# are added in the same order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Stable Diffusion 1.5 as a diffusers folder. Do not change it."""
+    import tiny
+
     return tiny.write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five pictures in two bucket shapes, with captions of four tags. Do not change it."""
+    import tiny
+
     return tiny.write_pictures(tmp_path_factory.mktemp("pictures"), sizes=[(64, 64), (96, 64), (64, 64), (64, 64), (96, 64)])
 
 
 @pytest.fixture
 def job(base: Path, pictures: Path, tmp_path: Path):
     """Makes a short job: job(train={"steps": 3}) changes only that."""
+    import tiny
 
     def make(**sections):
         return tiny.job(base, pictures, tmp_path, **sections)

@@ -152,7 +152,10 @@ def test_settings_that_may_change_before_a_resume(job, sections):
 def test_settings_that_must_not_change_before_a_resume(job, name):
     before = fingerprint(job(), "data", {"vae": "v"}, 4)
     after = fingerprint(merged(job, BOUND[name]), "data", {"vae": "v"}, 4)
-    assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} - {"optimizer.args", "schedule.warmup_steps"} == {name}
+    assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} - {
+        "optimizer.args",
+        "schedule.warmup_steps",
+    } == {name}
 
 
 def test_the_number_of_steps_counts_where_the_rate_depends_on_it(job):

@@ -8,6 +8,7 @@ import pytest
 from trainer.console import ConsoleListener, duration, shortened
 from trainer.events import (
     CacheProgress,
+    CellDrawn,
     DatasetScanned,
     Finished,
     SampleReady,
@@ -135,3 +136,11 @@ def test_durations_and_long_texts():
     assert [duration(s) for s in (0, 5.4, 83, 3600, 7384)] == ["0:00", "0:05", "1:23", "1:00:00", "2:03:04"]
     assert shortened("a\n b") == "a b"
     assert len(shortened("x" * 100)) == 60
+
+
+def test_grid_pictures_are_counted_not_listed():
+    stream = io.StringIO()
+    listener = ConsoleListener(stream)
+    for number in (1, 2, 3):
+        listener(CellDrawn(number, 3, image=None))
+    assert stream.getvalue() == "pictures drawn: 3\n"

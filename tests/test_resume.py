@@ -146,7 +146,12 @@ def test_killed_and_resumed_equals_uninterrupted(job, tmp_path):
     assert result.losses == whole.losses, f"killed after step {moment}"
     assert tiny.differing(tiny.tensors_of(whole.artefact), tiny.tensors_of(result.artefact)) == []
     names = [path.name for path in result.files]
-    assert names == ["killed-step00000002.safetensors", "killed-step00000004.safetensors", "killed-step00000006.safetensors", "killed.safetensors"]
+    assert names == [
+        "killed-step00000002.safetensors",
+        "killed-step00000004.safetensors",
+        "killed-step00000006.safetensors",
+        "killed.safetensors",
+    ]
 
 
 def test_a_state_is_older_or_newer_but_never_half(job, tmp_path, monkeypatch):

@@ -117,7 +117,12 @@ def test_accumulated_batches_are_one_large_batch(job):
     runs = []
     for name, batch, accumulation in (("large", 4, 1), ("small", 2, 2)):
         settings = {"steps": 3, "precision": "fp32", "device": "cpu", "gradient_accumulation": accumulation}
-        section = {"dataset": {"batch_size": batch, **shape}, "optimizer": {"kind": "sgd", "lr": 0.1}, "save": {"name": name}, "train": settings}
+        section = {
+            "dataset": {"batch_size": batch, **shape},
+            "optimizer": {"kind": "sgd", "lr": 0.1},
+            "save": {"name": name},
+            "train": settings,
+        }
         plan = job(**{**section, "dataset": {**job().dataset.model_dump(mode="json"), **section["dataset"]}})
         runs.append(train(plan).losses[0])
     assert runs[0] > 0 and runs[1] > 0
@@ -125,7 +130,10 @@ def test_accumulated_batches_are_one_large_batch(job):
 
 def test_two_precisions_in_one_process_equal_two_fresh_processes(job, tmp_path):
     def config(place: str, precision: str):
-        return job(train={"steps": 3, "precision": precision, "device": "cpu"}, save={"dir": str(tmp_path / place), "name": precision, "dtype": "fp32"})
+        return job(
+            train={"steps": 3, "precision": precision, "device": "cpu"},
+            save={"dir": str(tmp_path / place), "name": precision, "dtype": "fp32"},
+        )
 
     precisions = ("bf16", "fp32", "fp16")
     children = []
@@ -145,7 +153,9 @@ def test_fp16_trains_with_scaled_losses(job):
     """The scale is taken out again: the result is near that of float32."""
     settings = {"steps": 2, "device": "cpu"}
     runs = [
-        trained(job(train={**settings, "precision": precision}, optimizer={"kind": "sgd", "lr": 1.0}, save={"name": precision, "dtype": "fp32"}))
+        trained(
+            job(train={**settings, "precision": precision}, optimizer={"kind": "sgd", "lr": 1.0}, save={"name": precision, "dtype": "fp32"})
+        )
         for precision in ("fp32", "fp16")
     ]
     ups = [torch.cat([tensor.flatten() for name, tensor in run.items() if "lora_up" in name]) for run in runs]

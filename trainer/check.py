@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .checkpoint import existing_artefacts
 from .config import TrainConfig
 from .data.report import DatasetReport, describe_dataset
 from .estimate import MIB, Estimate, estimate
@@ -75,6 +76,8 @@ def check(config: TrainConfig) -> CheckReport:
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
     run_dir = run_dir_of(config)
     check_places(config, run_dir, resume=True)
+    taken = existing_artefacts(config)
+    warnings += [f"save.name: {taken[0]} exists already; train would refuse this name without --resume"] if taken else []
     plan = make_plan(config)
     warnings += check_schedule(config.schedule, plan.total_steps)[1]
     model = family.load(config.base, torch.device("meta"), DTYPES[config.train.precision])

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from .events import (
     CacheProgress,
+    CellDrawn,
     DatasetScanned,
     Event,
     Finished,
@@ -40,8 +41,10 @@ class ConsoleListener:
         match event:
             case StepDone():
                 self._step(event)
-            case CacheProgress():
-                self._cache(event)
+            case CacheProgress(kind, done, total):
+                self._count(f"caching {kind}", f"cached {kind}", done, total)
+            case CellDrawn(done, total):
+                self._count("drawing", "pictures drawn", done, total)
             case Finished():
                 self.finish()
                 self._line(finished_text(event))
@@ -62,13 +65,13 @@ class ConsoleListener:
         elif self._is_due(event.step, event.total):
             self._line(f"step {event.step}/{event.total} ({event.step / event.total:.0%}), {text}")
 
-    def _cache(self, event: CacheProgress) -> None:
+    def _count(self, doing: str, finished: str, done: int, total: int) -> None:
         if self._terminal:
-            self._progress(f"caching {event.kind}", event.done, event.total, "")
-            if event.done >= event.total:
+            self._progress(doing, done, total, "")
+            if done >= total:
                 self.finish()
-        elif event.done >= event.total:
-            self._line(f"cached {event.kind}: {event.total}")
+        elif done >= total:
+            self._line(f"{finished}: {total}")
 
     def _progress(self, name: str, done: int, total: int, text: str) -> None:
         from tqdm import tqdm

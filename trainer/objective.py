@@ -29,6 +29,7 @@ def batch_loss(family: Family, model: Model, batch: Batch, timesteps: Tensor | N
 def _latents(family: Family, model: Model, batch: Batch) -> Tensor:
     if batch.latents is not None:
         return batch.latents.to(model.device, non_blocking=True)
+    assert batch.pixels is not None
     with torch.no_grad():  # one by one, as the cache is filled, so that cached and fresh latents are equal
         return torch.cat([family.encode_images(model, pixels[None]) for pixels in batch.pixels])
 

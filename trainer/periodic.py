@@ -100,7 +100,10 @@ class Keeper:
         if past.steps:
             title = self.plan.config.save.name
             path = self.run_dir / "loss.png"
-            draw_loss_curve(path, past.steps, past.losses, validation=past.validation, lr=past.rates, title=title)
+            try:
+                draw_loss_curve(path, past.steps, past.losses, validation=past.validation, lr=past.rates, title=title)
+            except (ValueError, OutputError) as error:
+                self.tell(Warned(f"the loss curve could not be drawn: {error}"))
 
 
 def periodic_work(keeper: Keeper, job: Job) -> list[Periodic]:

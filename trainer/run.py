@@ -22,6 +22,7 @@ from .log import RunLog
 from .loop import Job, run_loop
 from .methods import METHODS, Method
 from .optim.optimizers import build_optimizer
+from .optim.schedules import check_schedule
 from .periodic import Keeper, periodic_work
 from .plan import Plan, make_plan
 from .precision import DTYPES, LossScaler, release_memory, resolve_device
@@ -54,6 +55,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         stack.callback(release_memory, device)
         listen(Status(f"found {family.spec.title} in {config.base.checkpoint}"))
         plan = make_plan(config, stop)
+        warnings = list(dict.fromkeys([*warnings, *check_schedule(config.schedule, plan.total_steps)[1]]))
         listen(Status(f"loading the model on {device} in {config.train.precision}"))
         model = family.load(config.base, device, DTYPES[config.train.precision])
         mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps)

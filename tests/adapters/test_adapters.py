@@ -241,9 +241,21 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
     good = {"key.lora_down.weight": torch.randn(RANK, 12), "key.lora_up.weight": torch.randn(10, RANK)}
     for tensors, targets, words in (
         (good, [("elsewhere", module)], "fits no layer of this model; its tensors start with 'key.lora_"),
-        ({**good, "key.lora_up.weight": torch.randn(11, RANK)}, [("key", module)], r"lora_up\.weight has shape \(11, 4\), but this layer needs \(10, 4\)"),
-        ({**good, "key.lora_down.weight": torch.randn(RANK, 16)}, [("key", module)], r"is for another model: key\.lora_down\.weight has shape \(4, 16\)"),
-        ({**good, "key.lora_down.weight": torch.randn(5, 12)}, [("key", module)], r"lora_up\.weight has shape \(10, 4\), but this layer needs \(10, 5\)"),
+        (
+            {**good, "key.lora_up.weight": torch.randn(11, RANK)},
+            [("key", module)],
+            r"lora_up\.weight has shape \(11, 4\), but this layer needs \(10, 4\)",
+        ),
+        (
+            {**good, "key.lora_down.weight": torch.randn(RANK, 16)},
+            [("key", module)],
+            r"is for another model: key\.lora_down\.weight has shape \(4, 16\)",
+        ),
+        (
+            {**good, "key.lora_down.weight": torch.randn(5, 12)},
+            [("key", module)],
+            r"lora_up\.weight has shape \(10, 4\), but this layer needs \(10, 5\)",
+        ),
         ({"key.hada_w1_a": torch.randn(2, 2)}, [("key", module)], "has the tensors hada_w1_a, which are of no known adapter"),
     ):
         save_artefact(path, tensors, {})

@@ -30,7 +30,9 @@ class LayerShape:
         if isinstance(module, nn.Linear):
             return cls(module.out_features, module.in_features)
         if isinstance(module, nn.Conv2d):
-            (kernel, stride, padding, dilation) = (_pair(getattr(module, name)) for name in ("kernel_size", "stride", "padding", "dilation"))
+            (kernel, stride, padding, dilation) = (
+                _pair(getattr(module, name)) for name in ("kernel_size", "stride", "padding", "dilation")
+            )
             return cls(module.out_channels, module.in_channels // module.groups, kernel, stride, padding, dilation, module.groups)
         raise TypeError(f"adapters join Linear and Conv2d layers, not {type(module).__name__}")
 

@@ -13,13 +13,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
 
 
-def option(default: Any, help: str, *, advanced: bool = False, multiline: bool = False, step: float | None = None, **rules):
+def option(default: Any, help: str, *, advanced: bool = False, multiline: bool = False, step: float | None = None, **rules: Any) -> Any:
     """One setting: default, one-sentence help, limits (`ge`, `le`, `gt`, `lt` …).
 
     `advanced`, `multiline` and `step` are read by the ComfyUI widgets, so that nobody types a default or a help text twice.
     """
-    ui = {key: value for key, value in (("advanced", advanced), ("multiline", multiline), ("step", step)) if value}
-    return Field(default, description=help, json_schema_extra={"ui": ui} if ui else None, **rules)
+    ui: Any = {key: value for key, value in (("advanced", advanced), ("multiline", multiline), ("step", step)) if value}
+    extra: Any = {"ui": ui} if ui else None
+    return Field(default, description=help, json_schema_extra=extra, **rules)
 
 
 def _reject_bool(value: Any) -> Any:

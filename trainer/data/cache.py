@@ -7,13 +7,13 @@ import functools
 import hashlib
 import json
 import re
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import ImageColor
 
 from ..errors import OutputError
+from ..files import write_bytes
 from .buckets import Placement
 
 if TYPE_CHECKING:
@@ -57,21 +57,12 @@ class TensorCache:
         """Write one entry under a temporary name and rename it; OutputError where the folder cannot be written."""
         import safetensors.torch
 
-        path = self.path(key)
         # clone: safetensors refuses tensors that share memory
         plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        data = safetensors.torch.save(plain)
-        temporary = path.with_name(f".{key[:16]}-{uuid.uuid4().hex}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise OutputError(
-                f"the cache {self.folder} cannot be written ({error.strerror or error}); free some space or set dataset.cache.dir"
-            ) from None
+            write_bytes(self.path(key), safetensors.torch.save(plain), durable=False)
+        except OutputError as error:
+            raise OutputError(f"dataset.cache.dir: {error}") from None
 
 
 def file_digest(path: Path) -> str:

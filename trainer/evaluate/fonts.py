@@ -7,10 +7,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +38,7 @@ def find_font(text: str) -> tuple[str, int]:
     return _cjk_font() or _latin_font() if needs_cjk(text) else _latin_font()
 
 
-def load_font(text: str, size: int) -> FreeTypeFont:
+def load_font(text: str, size: int) -> Any:
     """The font for `text` at `size` pixels."""
     from PIL import ImageFont
 

@@ -33,7 +33,8 @@ def ssim(a: Image | np.ndarray, b: Image | np.ndarray) -> float:
         raise ValueError(f"ssim needs pictures of at least 7x7 pixels, got {first.shape[1]}x{first.shape[0]}")
     from skimage.metrics import structural_similarity
 
-    return float(structural_similarity(first, second, data_range=255, channel_axis=2))
+    similarity: Any = structural_similarity(first, second, data_range=255, channel_axis=2)
+    return float(similarity)
 
 
 def _pair(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ def build(
     dtype: torch.dtype,
     device: torch.device,
     change: Change | None = None,
-) -> nn.Module:
+) -> Any:
     """The network that `make` constructs, with the file's tensors in `dtype`, frozen and in evaluation mode.
 
     `names` maps the file's tensor names to the network's; `change` may reshape a tensor (network name, tensor).

@@ -79,7 +79,7 @@ def clip_hidden_states(encoder: nn.Module, ids: Tensor, clip_skip: int) -> Tenso
     return clip_core(encoder).final_layer_norm(hidden[-clip_skip])
 
 
-def clip_core(encoder: nn.Module) -> nn.Module:
+def clip_core(encoder: Any) -> Any:
     """The module that owns `encoder.layers`: transformers 4 wraps it as `text_model`, transformers 5 does not."""
     return getattr(encoder, "text_model", encoder)
 

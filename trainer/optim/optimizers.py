@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ class OptimizerRow:
     state_bytes: int  # per trained number
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> type[torch.optim.Optimizer]:
+    def load(self) -> Callable[..., torch.optim.Optimizer]:
         """The class. ImportError where the package is missing."""
         module, _, name = self.path.rpartition(".")
         return getattr(importlib.import_module(module), name)
@@ -83,7 +83,7 @@ def build_optimizer(section: OptimizerSection, groups: list[dict[str, Any]]) -> 
     return build()
 
 
-def _arguments(kind: type, row: OptimizerRow, section: OptimizerSection) -> tuple[dict[str, Any], list[str]]:
+def _arguments(kind: Callable[..., Any], row: OptimizerRow, section: OptimizerSection) -> tuple[dict[str, Any], list[str]]:
     """Keyword arguments for the constructor, converted to the types it expects, and what is wrong with them."""
     signature = {
         name: parameter.default
@@ -135,7 +135,7 @@ def _number(value: Any, default: float) -> float:
     return value
 
 
-def _trial(kind: type[torch.optim.Optimizer], section: OptimizerSection, arguments: Mapping[str, Any]) -> list[str]:
+def _trial(kind: Callable[..., torch.optim.Optimizer], section: OptimizerSection, arguments: Mapping[str, Any]) -> list[str]:
     """Let the constructor itself judge the ranges, on one throw-away number."""
     import torch
 

@@ -1,4 +1,4 @@
-"""The settings as a table, for the README; `python -m trainer.config.reference` prints it."""
+"""The settings as a table, for the README; `python -m trainer.reference` prints it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from .job import TrainConfig
-from .sections import Prompt
+from .choices import CHOICES
+from .config import Prompt, TrainConfig
 
 
 def reference() -> str:
     """A Markdown table of every setting: path, default, meaning and limits."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for path, field in _settings(TrainConfig, ""):
-        rows.append(f"| `{path}` | {_default(field)} | {_meaning(field)} |")
+        rows.append(f"| `{path}` | {_default(field)} | {_meaning(path, field)} |")
     return "\n".join(rows)
 
 
@@ -56,15 +56,21 @@ def _default(field: FieldInfo) -> str:
     return f"`{value}`" if value != "" else '`""`'
 
 
-def _meaning(field: FieldInfo) -> str:
+def _meaning(path: str, field: FieldInfo) -> str:
     text = (field.description or "").replace("|", "\\|")
-    choices = [part for part in typing.get_args(field.annotation) if isinstance(part, str)]
-    if choices and len(choices) > 1:
+    choices = CHOICES.get(path, [part for part in typing.get_args(field.annotation) if isinstance(part, str)])
+    if len(choices) > 1:
         text += " One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
-    limits = [f"{sign} {getattr(rule, name):g}" for rule in field.metadata for name, sign in _LIMITS if getattr(rule, name, None) is not None]
+    limits = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in _LIMITS
+        if abs(getattr(rule, name, None) or 0) <= _LARGEST and hasattr(rule, name)
+    ]
     return text + (f" ({', '.join(limits)})" if limits else "")
 
 
+_LARGEST = 10**6  # limits beyond it are of the number format, not of the matter
 _LIMITS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""The noise schedule against diffusers, and the identities that tie noising, targets and denoising together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainer.diffusion.objective import NoiseSchedule
+
+TIMESTEPS = torch.tensor([0, 1, 500, 998, 999])
+
+
+def case() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(5, 4, 3, 2, generator=generator), torch.randn(5, 4, 3, 2, generator=generator)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_noising_and_targets_are_those_of_diffusers(prediction):
+    from diffusers import DDPMScheduler
+
+    library = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
+    schedule, (clean, noise) = NoiseSchedule.scaled_linear(prediction=prediction), case()
+    torch.testing.assert_close(schedule.alphas_cumprod.float(), library.alphas_cumprod, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        schedule.add_noise(clean, noise, TIMESTEPS), library.add_noise(clean, noise, TIMESTEPS), rtol=1e-4, atol=1e-5
+    )
+    expected = noise if prediction == "epsilon" else library.get_velocity(clean, noise, TIMESTEPS)
+    torch.testing.assert_close(schedule.target(clean, noise, TIMESTEPS), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_a_perfect_prediction_gives_the_clean_latents_back(prediction):
+    """The sampler's x is x_t / sqrt(abar_t) = x_0 + sigma · noise."""
+    schedule, (clean, noise) = NoiseSchedule.scaled_linear(prediction=prediction), case()
+    clean, noise = clean.double(), noise.double()
+    target = schedule.target(clean, noise, TIMESTEPS)
+    noisy = schedule.add_noise(clean, noise, TIMESTEPS)
+    for place, timestep in enumerate(TIMESTEPS):
+        sigma = float(schedule.sigmas[timestep])
+        x = noisy[place] * (1 + sigma**2) ** 0.5
+        torch.testing.assert_close(schedule.denoised(x, target[place], sigma), clean[place], rtol=1e-9, atol=1e-9)
+
+
+def test_the_noise_range_of_stable_diffusion():
+    sigmas = NoiseSchedule.scaled_linear().sigmas
+    assert len(sigmas) == 1000 and bool((sigmas[1:] > sigmas[:-1]).all())
+    assert float(sigmas[0]) == pytest.approx(0.0292, abs=1e-4) and float(sigmas[-1]) == pytest.approx(14.6146, abs=1e-3)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import tiny
+import torch
+from safetensors import safe_open
+
+from trainer import train
+from trainer.metadata import short_file_hash, with_hashes
+
+
+@pytest.fixture(scope="module")
+def saved(base, tmp_path_factory):
+    """A file trained on two folders with known captions, and its metadata."""
+    folder = tmp_path_factory.mktemp("metadata")
+    cats = tiny.write_pictures(folder / "pictures" / "3_sks cat", count=2)
+    (cats / "00.txt").write_text("cat, red, outdoors")
+    (cats / "01.txt").write_text("cat, blue")
+    tiny.write_pictures(folder / "pictures" / "1_dog", count=1, captions=False)
+    config = tiny.job(
+        base,
+        folder / "pictures",
+        folder,
+        method={"rank": 4, "alpha": 2},
+        save={"name": "meta", "dtype": "fp16", "comment": "ein Kommentar"},
+        schedule={"kind": "constant", "warmup": 0.5},
+    )
+    path = train(config).artefact
+    with safe_open(path, "pt") as file:
+        return path, file.metadata(), config
+
+
+def test_model_hash_is_that_of_the_tensors_alone(saved):
+    path, metadata, _ = saved
+    data = path.read_bytes()
+    assert metadata["sshs_model_hash"] == hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+
+
+def test_legacy_hash_is_that_of_64_kib_at_1_mib():
+    """Of the serialisation that has only the ss_ entries; a shorter file has the hash of nothing."""
+    from safetensors.torch import save
+
+    small, large = {"a": torch.zeros(10)}, {"a": torch.arange(400_000.0), "b": torch.ones(3, dtype=torch.float16)}
+    for tensors in (small, large):
+        data = with_hashes(tensors, {"ss_x": "1", "modelspec.title": "t"})
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        expected = hashlib.sha256(save(tensors, {"ss_x": "1"})[0x100000:0x110000]).hexdigest()[:8]
+        assert header["__metadata__"]["sshs_legacy_hash"] == expected
+        assert (expected == "e3b0c442") == (tensors is small)
+        assert header["__metadata__"]["modelspec.title"] == "t"
+
+
+def test_tag_frequency_and_folders_are_counted_per_folder(saved):
+    _, metadata, _ = saved
+    assert json.loads(metadata["ss_tag_frequency"]) == {"3_sks cat": {"cat": 2, "red": 1, "outdoors": 1, "blue": 1}, "1_dog": {"dog": 1}}
+    assert json.loads(metadata["ss_dataset_dirs"]) == {
+        "3_sks cat": {"n_repeats": 3, "img_count": 2},
+        "1_dog": {"n_repeats": 1, "img_count": 1},
+    }
+    assert json.loads(metadata["ss_bucket_info"])["buckets"] == {"0": {"resolution": [64, 64], "count": 7}}
+
+
+def test_entries_that_other_programs_read(saved):
+    _, metadata, _ = saved
+    expected = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": "4",
+        "ss_network_alpha": "2.0",
+        "ss_base_model_version": "sd_v1",
+        "ss_v2": "False",
+        "ss_output_name": "meta",
+        "ss_num_train_images": "7",
+        "ss_num_batches_per_epoch": "4",
+        "ss_num_epochs": "1",
+        "ss_steps": "4",
+        "ss_epoch": "1",
+        "ss_max_train_steps": "4",
+        "ss_resolution": "(64, 64)",
+        "ss_clip_skip": "1",
+        "ss_mixed_precision": "no",
+        "ss_lr_warmup_steps": "0",  # the constant schedule has no warm-up
+        "ss_training_comment": "ein Kommentar",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": "meta",
+        "modelspec.resolution": "64x64",
+        "modelspec.prediction_type": "epsilon",
+        "modelspec.encoder_layer": "1",
+    }
+    assert {name: metadata.get(name) for name in expected} == expected
+    assert float(metadata["ss_training_finished_at"]) > float(metadata["ss_training_started_at"])
+    assert all(isinstance(value, str) for value in metadata.values())
+
+
+def test_the_configuration_can_be_read_from_the_file(saved):
+    from trainer.config import from_dict
+
+    _, metadata, config = saved
+    assert from_dict(json.loads(metadata["lora_furnace_config"])) == config
+
+
+def test_tensors_have_the_number_format_asked_for(saved):
+    path, _, _ = saved
+    tensors = tiny.tensors_of(path)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    alphas = [tensor for name, tensor in tensors.items() if name.endswith(".alpha")]
+    assert len(alphas) == len(tensors) / 3
+    assert all(tensor.dim() == 0 and float(tensor) == 2 for tensor in alphas)
+
+
+def test_short_file_hash(tmp_path):
+    data = bytes(range(256)) * 5000
+    (tmp_path / "model").write_bytes(data)
+    assert short_file_hash(tmp_path / "model") == hashlib.sha256(data[2**20 : 2**20 + 2**16]).hexdigest()[:8]
