@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.errors import OutputError
-from trainer.files import free_bytes, replacing, require_writable, write_bytes, write_text
+from trainer.files import clear_leftovers, free_bytes, replacing, require_writable, write_bytes, write_text
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -97,3 +97,10 @@ def test_the_probe_of_a_writable_folder_is_gone(tmp_path):
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path):
     assert free_bytes(tmp_path / "not" / "there") == pytest.approx(free_bytes(tmp_path), rel=0.2)
     assert free_bytes(tmp_path) > 0
+
+
+def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
+    for name in (".cat-000001.safetensors.0a1b.tmp", ".dog.safetensors.0a1b.tmp", "cat.safetensors", ".cat.txt", "cat.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    clear_leftovers(tmp_path, "cat")
+    assert set(content(tmp_path)) == {".dog.safetensors.0a1b.tmp", "cat.safetensors", ".cat.txt", "cat.tmp"}

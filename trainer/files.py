@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import uuid
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError
+
+_NAME_PART = 40  # letters of a file's name that its temporary name repeats
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     made again, such as a cache entry, need not wait for that. OutputError for a full disk or a folder that cannot be
     written.
     """
-    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name[:_NAME_PART]}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -35,6 +38,13 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path, name: str) -> None:
+    """Remove temporary files of `name…` that a killed process left in `folder`; call it only while nothing else writes there."""
+    for path in folder.glob(f".{glob.escape(name[:_NAME_PART])}*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .checkpoint import State, fingerprint, load_state
+from .checkpoint import State, artefact_path, fingerprint, load_state
 from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
 from .data.report import describe_dataset
@@ -17,7 +17,7 @@ from .errors import NonFiniteLoss, RunFolderBusy, Stopped
 from .events import DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
 from .families import FAMILIES, Family, Model, find_family
 from .feed import Feed, caches_text, fill_caches
-from .files import write_text
+from .files import clear_leftovers, write_text
 from .log import RunLog
 from .loop import Job, run_loop
 from .methods import METHODS, Method
@@ -53,6 +53,8 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
     with ExitStack() as stack:
         stack.enter_context(_locked(run_dir))
         stack.callback(release_memory, device)
+        clear_leftovers(artefact_path(config).parent, config.save.name)
+        clear_leftovers(run_dir, "")
         listen(Status(f"found {family.spec.title} in {config.base.checkpoint}"))
         plan = make_plan(config, stop)
         warnings = list(dict.fromkeys([*warnings, *check_schedule(config.schedule, plan.total_steps)[1]]))

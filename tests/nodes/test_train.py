@@ -2,32 +2,112 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import Pack
 from fake_comfy import InterruptProcessingException
 
 
-def inputs(pack: Pack, name: str = "cat", steps: int = 3, **training):
-    dataset = pack.call("Dataset", folder="input/cat", width=64, height=64)[0]
-    settings = {"precision": "fp32", "epochs": 10, "steps": steps, "save_every_epochs": 0, "sample_every_epochs": 0} | training
-    method = pack.call("Lora", rank=2)[0]
+def inputs(pack: Pack, name: str = "cat", steps: int = 2, **training: Any) -> dict[str, Any]:
+    """What is linked to Train LoRA."""
+    quiet = {"precision": "fp32", "steps": steps, "save_every_epochs": 0, "sample_every_epochs": 0}
     return {
         "base": pack.base(),
-        "dataset": dataset,
-        "lora": method,
-        "training": pack.call("Training", **settings)[0],
+        "dataset": pack.call("Dataset", folder="input/cat", width=64, height=64)[0],
+        "lora": pack.call("Lora", rank=2)[0],
+        "training": pack.call("Training", **quiet | training)[0],
         "lora_name": name,
         "node_id": "7",
     }
 
 
+def files(pack: Pack) -> list[str]:
+    return sorted(path.name for path in (pack.comfy.base / "models/loras").iterdir())
+
+
 def test_train(pack: Pack) -> None:
-    with torch.inference_mode():
-        answer = pack.call("TrainLora", **inputs(pack))
+    with torch.inference_mode():  # as ComfyUI runs every node
+        answer = pack.call("TrainLora", **inputs(pack, sample_prompts="a\nb", sample_every_steps=1, sample_steps=1, save_every_steps=1))
     name, names, tensors, losses, samples, curve = answer["result"]
-    assert name == names == "cat.safetensors"
-    assert (pack.comfy.base / "models/loras/cat.safetensors").is_file()
+    assert (name, names) == ("cat.safetensors", "cat-step00000001.safetensors\ncat.safetensors")
+    assert files(pack) == names.splitlines()
     assert any(key.endswith("lora_up.weight") for key in tensors)
-    assert len(losses["loss"]) == 3
-    assert curve.shape[0] == 1 and torch.equal(samples[0], curve)
+    assert len(losses["loss"]) == 2
+    assert [sample.shape for sample in samples] == [(1, 64, 64, 3)] * 2
+    assert curve.ndim == 4
+    last = [{"filename": f"step00000002_0{number}.png", "subfolder": "lora_furnace/cat/samples", "type": "output"} for number in (0, 1)]
+    assert answer["ui"]["images"] == last
+    shown = [(value, total) for value, total, preview in pack.comfy.progress if preview]
+    assert shown == [(1, 2), (1, 2), (2, 2), (2, 2)]
+    assert {node for node, _ in pack.comfy.texts} == {"7"}
+    assert any(text.startswith("step 2/2, epoch 1, loss ") for _, text in pack.comfy.texts)
+    assert pack.comfy.texts[-1][1].startswith("cat.safetensors: 2 steps in")
+    assert pack.comfy.unloaded == 2  # before and after
+
+
+def test_without_samples_the_curve_is_shown(pack: Pack) -> None:
+    *_, samples, curve = pack.call("TrainLora", **inputs(pack))["result"]
+    assert len(samples) == 1 and torch.equal(samples[0], curve)
+
+
+def test_equal_jobs_are_not_trained_twice(pack: Pack) -> None:
+    first = pack.call("TrainLora", **inputs(pack))
+    pack.comfy.progress.clear()
+    again = pack.call("TrainLora", **inputs(pack))
+    assert again["result"][:2] == first["result"][:2]
+    assert again["result"][3] == first["result"][3]
+    assert pack.comfy.progress == []
+    assert "already trained" in pack.comfy.texts[-1][1]
+
+
+def test_another_job_takes_another_name(pack: Pack) -> None:
+    (pack.comfy.base / "models/loras/cat.safetensors").write_bytes(b"someone else's")
+    assert pack.call("TrainLora", **inputs(pack))["result"][0] == "cat_2.safetensors"
+    (pack.comfy.base / "input/cat/00.txt").write_text("an edited caption")
+    assert pack.call("TrainLora", **inputs(pack))["result"][0] == "cat_3.safetensors"
+    assert "(cat was taken)" in pack.comfy.texts[-1][1]
+    assert (pack.comfy.base / "models/loras/cat.safetensors").read_bytes() == b"someone else's"
+
+
+def test_cancel_keeps_the_work_and_goes_on(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = inputs(pack, steps=6)
+    show = pack.comfy._text
+
+    def cancel_at_step_2(text: str, node_id: str, sid: str | None = None) -> None:
+        show(text, node_id, sid)
+        if text.startswith("step 2/"):
+            pack.comfy.cancelled.set()
+
+    monkeypatch.setattr(pack.part("nodes.host").PromptServer.instance, "send_progress_text", cancel_at_step_2)
+    monkeypatch.setattr(pack.part("nodes.bridge"), "TEXTS_PER_SECOND", 1e9)
+    with pytest.raises(InterruptProcessingException):
+        pack.call("TrainLora", **job)
+    assert not pack.comfy.cancelled.is_set(), "the interrupt must be raised once"
+    (partial,) = files(pack)
+    assert partial.startswith("cat-step") and (pack.comfy.base / "output/lora_furnace/cat/state.pt").is_file()
+    assert "run again" in pack.comfy.texts[-1][1] or "go on" in pack.comfy.texts[-1][1]
+
+    monkeypatch.undo()
+    pack.comfy.texts.clear()
+    name, names, _, losses, *_ = pack.call("TrainLora", **job)["result"]
+    assert (name, names) == ("cat.safetensors", f"{partial}\ncat.safetensors")
+    assert len(losses["loss"]) == 6
+    assert any("resuming" in text for _, text in pack.comfy.texts)
+
+
+def test_errors_carry_the_trainers_message(pack: Pack) -> None:
+    with pytest.raises(pack.part("trainer.errors").TrainerError, match="not_there.safetensors"):
+        base = pack.part("trainer.config").BaseSection(checkpoint="not_there.safetensors")
+        pack.call("TrainLora", **inputs(pack) | {"base": base})
+    assert pack.comfy.unloaded == 2
+    with pytest.raises(pack.part("trainer.errors").ConfigError, match="lora_name"):
+        pack.call("TrainLora", **inputs(pack, name="a/b"))
+
+
+def test_name_fits_every_list_of_names(pack: Pack) -> None:
+    socket = pack.node("TrainLora").RETURN_TYPES[0]
+    assert not socket != ["a.safetensors", "b.safetensors"]
+    assert not socket != "STRING"
+    assert str(socket) == "COMBO,STRING"

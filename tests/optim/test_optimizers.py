@@ -143,7 +143,7 @@ def test_good_sections_have_no_problems(kind):
 
 
 def test_a_missing_package_names_what_to_install(monkeypatch):
-    monkeypatch.setitem(OPTIMIZERS, "absent", OptimizerRow("surely_not_installed.Optimizer", "surely-not-installed"))
+    monkeypatch.setitem(OPTIMIZERS, "absent", OptimizerRow("surely_not_installed.Optimizer", "surely-not-installed", 0))
     (problem,) = check_optimizer(OptimizerSection(kind="absent"))
     assert "is not installed" in problem
     assert 'pip install "surely-not-installed"' in problem

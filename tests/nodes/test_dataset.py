@@ -1,0 +1,60 @@
+"""Dataset folders are names below ComfyUI's own folders, never paths."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Pack
+from tiny import write_pictures
+
+
+def test_folders_with_pictures_are_listed(pack: Pack) -> None:
+    base = pack.comfy.base
+    write_pictures(base / "input/dogs/10_sks dog", count=1)
+    write_pictures(base / "datasets/birds", count=1)
+    (base / "input/empty").mkdir()
+    folders = pack.node("Dataset").INPUT_TYPES()["required"]["folder"][0]
+    assert folders == ["datasets/birds", "input/cat", "input/dogs", "input/dogs/10_sks dog"]
+
+
+def test_section(pack: Pack) -> None:
+    dataset = pack.call("Dataset", folder="input/cat", width=64, height=96, repeats=3, buckets=False, shuffle_tags=True)[0]
+    assert dataset.folders[0].path == str(pack.comfy.base / "input/cat")
+    assert (dataset.resolution, dataset.folders[0].repeats) == ((64, 96), 3)
+    assert dataset.captions.shuffle and not dataset.buckets.enabled
+
+
+def test_two_datasets(pack: Pack) -> None:
+    write_pictures(pack.comfy.base / "input/dog", count=1)
+    first = pack.call("Dataset", folder="input/dog")[0]
+    both = pack.call("Dataset", folder="input/cat", also=first)[0]
+    assert [folder.path.rsplit("/", 1)[1] for folder in both.folders] == ["dog", "cat"]
+
+
+@pytest.mark.parametrize("name", ["input/../models", "input/", "elsewhere/cat", "input/missing", "/etc"])
+def test_only_below_the_roots(pack: Pack, name: str) -> None:
+    with pytest.raises(ValueError, match="is not a folder below"):
+        pack.call("Dataset", folder=name)
+
+
+def test_link_out_of_the_root_is_refused(pack: Pack) -> None:
+    write_pictures(pack.comfy.base / "private", count=1)
+    (pack.comfy.base / "input/link").symlink_to(pack.comfy.base / "private", target_is_directory=True)
+    with pytest.raises(ValueError, match="is not a folder below"):
+        pack.call("Dataset", folder="input/link")
+
+
+def test_edited_caption_is_noticed(pack: Pack) -> None:
+    node = pack.node("Dataset")
+    before = node.IS_CHANGED(folder="input/cat")
+    assert node.IS_CHANGED(folder="input/cat", width=512) == before
+    (pack.comfy.base / "input/cat/00.txt").write_text("another text")
+    assert node.IS_CHANGED(folder="input/cat") != before
+
+
+def test_no_pictures_yet(pack: Pack) -> None:
+    for file in (pack.comfy.base / "input/cat").iterdir():
+        file.unlink()
+    (choice,) = pack.node("Dataset").INPUT_TYPES()["required"]["folder"][0]
+    assert pack.node("Dataset").IS_CHANGED(folder=choice) == ""
+    with pytest.raises(ValueError, match="put a folder of pictures into"):
+        pack.call("Dataset", folder=choice)

@@ -1,0 +1,98 @@
+"""What the pack shows to ComfyUI: ids, attributes, translations, help pages; and what its modules may import."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Pack
+
+NODES = ("BaseModel", "DemoBase", "Dataset", "Lora", "Training", "TrainLora", "StrengthTest", "StrengthTestTrainer")
+HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes", "execution", "latent_preview"}
+CONNECTION_TYPES = {"LF_BASE", "LF_DATASET", "LF_METHOD", "LF_TRAINING", "MODEL", "CLIP", "VAE"}
+
+
+def visible_inputs(kind: type) -> dict[str, tuple]:
+    inputs = kind.INPUT_TYPES()
+    return {**inputs.get("required", {}), **inputs.get("optional", {})}
+
+
+def test_ids(pack: Pack) -> None:
+    ids = {f"LoraFurnace{name}" for name in NODES}
+    assert set(pack.module.NODE_CLASS_MAPPINGS) == set(pack.module.NODE_DISPLAY_NAME_MAPPINGS) == ids
+    assert (ROOT / pack.module.WEB_DIRECTORY).is_dir()
+
+
+def test_without_comfyui(monkeypatch: pytest.MonkeyPatch) -> None:
+    space: dict = {"__name__": "somewhere"}
+    exec(compile((ROOT / "__init__.py").read_text(encoding="utf-8"), "__init__.py", "exec"), space)
+    assert space["NODE_CLASS_MAPPINGS"] == {}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_attributes(pack: Pack, name: str) -> None:
+    kind = pack.node(name)
+    assert kind.CATEGORY == "LoRA Furnace"
+    assert kind.DESCRIPTION and kind.SEARCH_ALIASES and callable(getattr(kind, kind.FUNCTION))
+    assert len(kind.RETURN_TYPES) == len(kind.RETURN_NAMES) == len(kind.OUTPUT_TOOLTIPS)
+    for input_name, (type_name, options) in visible_inputs(kind).items():
+        assert options["tooltip"], input_name
+        known = isinstance(type_name, list) or type_name in {"INT", "FLOAT", "STRING", "BOOLEAN"} | CONNECTION_TYPES
+        assert known, input_name
+        if isinstance(type_name, list) and "default" in options:
+            assert options["default"] in type_name, input_name
+        if type_name in ("INT", "FLOAT"):
+            assert options["min"] <= options["default"] <= options["max"], input_name
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_definition_is_json(pack: Pack, name: str) -> None:
+    json.dumps(pack.node(name).INPUT_TYPES())
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_chinese(pack: Pack, name: str) -> None:
+    kind = pack.node(name)
+    entry = json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))[f"LoraFurnace{name}"]
+    assert entry["display_name"] and entry["description"]
+    assert set(entry["inputs"]) == set(visible_inputs(kind))
+    assert set(entry["outputs"]) == {str(number) for number in range(len(kind.RETURN_TYPES))}
+    texts = [*entry["inputs"].values(), *entry["outputs"].values()]
+    assert all(text["name"] and text["tooltip"] for text in texts)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_help_pages(name: str) -> None:
+    for page in (f"LoraFurnace{name}.md", f"LoraFurnace{name}/zh.md"):
+        assert (ROOT / "web/docs" / page).read_text(encoding="utf-8").startswith("# ")
+
+
+def imports(path: Path) -> set[tuple[int, str]]:
+    """(level, first part) of every import of a file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {(0, alias.name.split(".")[0]) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.level, (node.module or "").split(".")[0]))
+    return found
+
+
+def test_only_host_imports_comfyui() -> None:
+    files = sorted((ROOT / "nodes").glob("*.py"))
+    assert len(files) > 8
+    for path in files:
+        foreign = {name for level, name in imports(path) if level == 0 and name in HOST_MODULES}
+        assert not foreign or path.name == "host.py", path
+        assert (0, "trainer") not in imports(path), f"{path}: ComfyUI loads the pack by path; import it relatively"
+
+
+def test_nodes_stay_thin() -> None:
+    for path in (ROOT / "nodes").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name == "execute":
+                assert node.end_lineno - node.lineno < 25, f"{path}: execute"
+            if isinstance(node, ast.ClassDef):
+                assert node.end_lineno - node.lineno < 85, f"{path}: {node.name}"

@@ -1,0 +1,74 @@
+"""Config fields become inputs and come back as the same section."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Pack, defaults
+
+
+@pytest.fixture
+def widgets(pack: Pack):
+    return pack.part("nodes.widgets")
+
+
+@pytest.fixture
+def config(pack: Pack):
+    return pack.part("trainer.config")
+
+
+@pytest.mark.parametrize("name", ["AdapterSection", "OptimizerSection", "ScheduleSection", "TrainSection", "SampleSection", "CaptionSection"])
+def test_untouched_widgets_are_the_defaults(widgets, config, name: str) -> None:
+    section = getattr(config, name)
+    part = widgets.Widgets(section)
+    untouched = {key: options["default"] for key, (_, options) in part.inputs().items()}
+    assert part.build(untouched) == section()
+    assert part.build({}) == section()
+
+
+def test_training_node_gives_the_defaults(pack: Pack) -> None:
+    assert pack.call("Training")[0] == pack.part("nodes.settings").Training()
+
+
+def test_limits_and_help_come_from_the_section(widgets, config) -> None:
+    kind, options = widgets.Widgets(config.AdapterSection).inputs()["rank"]
+    field = config.AdapterSection.model_fields["rank"]
+    assert (kind, options["default"], options["min"], options["max"]) == ("INT", field.default, 1, 1024)
+    assert options["tooltip"] == field.description
+
+
+def test_not_set(widgets, config) -> None:
+    part = widgets.Widgets(config.TrainSection)
+    assert part.inputs()["steps"][1]["default"] == part.inputs()["steps"][1]["min"] == 0
+    assert part.build({"steps": 0}).steps is None
+    assert part.build({"steps": 5}).steps == 5
+    rates = widgets.Widgets(config.OptimizerSection)
+    assert rates.inputs()["unet_lr"][1]["default"] == -1
+    assert "-1 = not set" in rates.inputs()["unet_lr"][1]["tooltip"]
+    assert rates.build({"unet_lr": 0.0}).unet_lr == 0
+    assert rates.build({"unet_lr": -1.0}).unet_lr is None
+
+
+def test_size(widgets, config) -> None:
+    part = widgets.Widgets(config.SampleSection, prefix="sample_")
+    assert part.build({"sample_width": 0, "sample_height": 0}).size is None
+    assert part.build({"sample_width": 64, "sample_height": 96}).size == (64, 96)
+    assert {"sample_width", "sample_height"} <= set(part.inputs())
+
+
+def test_arguments(widgets, config) -> None:
+    part = widgets.Widgets(config.OptimizerSection)
+    assert part.build({"args": "weight_decay=0.02 betas=0.95,0.98"}).args == {"weight_decay": 0.02, "betas": [0.95, 0.98]}
+    with pytest.raises(Exception, match="args: 'weight_decay' is not written as name=value"):
+        part.build({"args": "weight_decay"})
+
+
+def test_wrong_values_name_the_widget(widgets, config, pack: Pack) -> None:
+    with pytest.raises(pack.part("trainer.errors").ConfigError, match="network_rank.*got 0"):
+        widgets.Widgets(config.AdapterSection, names={"rank": "network_rank"}).build({"network_rank": 0})
+
+
+def test_names_do_not_collide(pack: Pack) -> None:
+    for name, attribute in (("Training", "PARTS"),):
+        kind = pack.node(name)
+        count = sum(len(part.inputs()) for part in getattr(kind, attribute).values())
+        assert len(defaults(kind)) == count
