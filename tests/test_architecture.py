@@ -175,21 +175,21 @@ def test_no_process_wide_state_is_set(path):
 
 
 def literals(path: Path) -> Iterator[tuple[str, int]]:
-    """Texts in comparisons, subscripts, dict keys and match cases: where code decides by a name."""
+    """Texts that are compared with, looked up by, or keys of a table: where code decides by a name."""
     for node in ast.walk(tree_of(path)):
         candidates: list[ast.AST | None] = []
         if isinstance(node, ast.Compare):
-            candidates = [node.left, *node.comparators]
+            sides = [node.left, *node.comparators]
+            candidates = [item for side in sides for item in (side.elts if isinstance(side, (ast.Tuple, ast.List, ast.Set)) else [side])]
         elif isinstance(node, ast.Subscript):
             candidates = [node.slice]
         elif isinstance(node, ast.Dict):
             candidates = list(node.keys)
         elif isinstance(node, ast.MatchValue):
             candidates = [node.value]
-        for candidate in candidates:
-            for item in ast.walk(candidate) if candidate is not None else ():
-                if isinstance(item, ast.Constant) and isinstance(item.value, str):
-                    yield item.value, item.lineno
+        for item in candidates:
+            if isinstance(item, ast.Constant) and isinstance(item.value, str):
+                yield item.value, item.lineno
 
 
 @own_files

@@ -49,6 +49,15 @@ def varied(job, name: str, **sections):
     return job(**{**VARIED, "dataset": dataset, "save": {"name": name, "dtype": "fp32"}, **sections})
 
 
+def dtypes_in(value):
+    """The dtypes of all tensors in nested dicts."""
+    if torch.is_tensor(value):
+        yield value.dtype
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from dtypes_in(item)
+
+
 @pytest.mark.parametrize("kind", ["adamw", "adamw8bit", "lion", "sgd"])
 def test_stopped_and_resumed_equals_uninterrupted(job, kind):
     if kind == "adamw8bit":
@@ -70,7 +79,7 @@ def test_stopped_and_resumed_equals_uninterrupted(job, kind):
     assert tiny.differing(tiny.tensors_of(whole.artefact), tiny.tensors_of(second.artefact)) == []
     if kind == "adamw8bit":
         state = torch.load(second.run_dir / "state.pt", weights_only=True)["optimizer"]["state"]
-        assert any(tensor.dtype == torch.uint8 for values in state.values() for tensor in values.values() if torch.is_tensor(tensor))
+        assert torch.uint8 in set(dtypes_in(state))
 
 
 def test_stopping_between_accumulated_batches_leaves_a_state_that_goes_on(job):
@@ -203,7 +212,7 @@ def test_another_job_does_not_resume(job, stopped, sections, difference, tmp_pat
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".lock"}
     with pytest.raises(ResumeMismatch) as caught:
         train(job(**sections), resume=True)
-    assert difference in str(caught.value).splitlines()[1].strip()
+    assert difference in str(caught.value)
     assert {path: path.read_bytes() for path in before} == before
 
 

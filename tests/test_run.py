@@ -36,7 +36,7 @@ def test_events_come_in_order_with_the_right_totals(job):
         Validated: "validate",
     }
     short = [event.kind if isinstance(event, (Saved, CacheProgress)) else names[type(event)] for event in flow]
-    saved = ["lora", "state"]
+    saved = ["state", "lora"]
     drawn = ["sample"] * 2
     expected = ["scanned", *["latents"] * 5, *["text"] * 5, "validate", *drawn]
     expected += ["step", "step", *saved, *drawn, "step", "step", *saved, "validate", *drawn, "end"]

@@ -111,21 +111,26 @@ def test_gradient_checkpointing_recomputes_and_changes_no_number(job, monkeypatc
     assert tiny.differing(plain, saving) == []
 
 
-def test_accumulated_batches_are_one_large_batch(job):
-    """Equal samples, seeds and weights; only the order of the sums differs. Pictures of one shape, so that four fit one batch."""
-    shape = {"resolution": 64, "buckets": {"enabled": False}}
-    runs = []
-    for name, batch, accumulation in (("large", 4, 1), ("small", 2, 2)):
-        settings = {"steps": 3, "precision": "fp32", "device": "cpu", "gradient_accumulation": accumulation}
-        section = {
-            "dataset": {"batch_size": batch, **shape},
-            "optimizer": {"kind": "sgd", "lr": 0.1},
-            "save": {"name": name},
-            "train": settings,
-        }
-        plan = job(**{**section, "dataset": {**job().dataset.model_dump(mode="json"), **section["dataset"]}})
-        runs.append(train(plan).losses[0])
-    assert runs[0] > 0 and runs[1] > 0
+def test_an_accumulated_step_follows_the_mean_over_all_its_samples(job, monkeypatch):
+    """Also where its batches have different sizes; gradient descent at rate 1 moves by exactly the gradient."""
+    batches = []
+    monkeypatch.setattr(loop, "batch_loss", lambda family, model, batch: batches.append(batch) or batch_loss(family, model, batch))
+    settings = {"steps": 1, "precision": "fp32", "device": "cpu", "gradient_accumulation": 3}
+    config = job(train=settings, optimizer={"kind": "sgd", "lr": 1.0, "max_grad_norm": 0})
+    result = train(config)
+    assert sorted(len(batch.files) for batch in batches) == [1, 2, 2]
+
+    family, model = tiny.load_model(Path(config.base.checkpoint))
+    method = METHODS["adapter"](config.method, config.optimizer)
+    method.attach(family, model, config.train.seed)
+    method.before_forward()
+    loss = torch.cat([batch_loss(family, model, batch) for batch in batches]).mean()
+    loss.backward()
+    assert result.losses == (pytest.approx(float(loss.detach()), rel=1e-5),)
+    moved = tiny.tensors_of(result.artefact)
+    torch.optim.SGD([parameter for group in method.groups() for parameter in group.parameters], lr=1.0).step()
+    for name, tensor in method.state().items():
+        torch.testing.assert_close(moved[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_two_precisions_in_one_process_equal_two_fresh_processes(job, tmp_path):
@@ -135,14 +140,14 @@ def test_two_precisions_in_one_process_equal_two_fresh_processes(job, tmp_path):
             save={"dir": str(tmp_path / place), "name": precision, "dtype": "fp32"},
         )
 
-    precisions = ("bf16", "fp32", "fp16")
+    precisions = ("bf16", "fp32")
     children = []
-    for precision in precisions[:2]:
+    for precision in precisions:
         path = tmp_path / f"{precision}.yaml"
         path.write_text(to_yaml(config("fresh", precision)))
         children.append(subprocess.Popen([sys.executable, "-c", FRESH, str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    here = {precision: trained(config("here", precision)) for precision in (*precisions, "bf16 again") if precision in precisions}
-    for precision, child in zip(precisions[:2], children, strict=True):
+    here = {precision: trained(config("here", precision)) for precision in precisions}
+    for precision, child in zip(precisions, children, strict=True):
         _, errors = child.communicate(timeout=300)
         assert child.returncode == 0, errors
         assert tiny.differing(here[precision], tiny.tensors_of(tmp_path / "fresh" / f"{precision}.safetensors")) == []
@@ -216,6 +221,7 @@ def test_the_log_holds_every_event_as_json(job, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out" / "tiny" / "log.jsonl").read_text().splitlines()]
     logged = [line["event"] for line in lines]
     told = [type(event).__name__ for event in events]
-    assert [name for name in told if name in logged] == [name for name in logged if name in told]
+    assert logged == told[told.index("DatasetScanned") :]  # before it, it is not known how much of an older log to keep
+    assert logged[-1] == "Finished"
     assert [line["loss"] for line in lines if line["event"] == "StepDone"] == list(result.losses)
     assert os.path.exists(result.run_dir / "loss.png")

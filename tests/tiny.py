@@ -117,7 +117,7 @@ def caption(number: int) -> str:
     return f"colour {number}, nr{number}, plain, flat"
 
 
-def job(base: Path, pictures: Path, folder: Path, **sections: dict[str, Any]) -> TrainConfig:
+def job(base: Path, pictures: Path, folder: Path, /, **sections: dict[str, Any]) -> TrainConfig:
     """A short exact training in float32; each section given is laid over the defaults here."""
     values: dict[str, dict[str, Any]] = {
         "base": {"checkpoint": str(base)},

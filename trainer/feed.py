@@ -95,7 +95,8 @@ def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, te
     texts = None
     if text:
         captions = sorted({record.caption for record in (*plan.records, *plan.held_out)})
-        texts = {caption: text_key(caption, model.identity["text_encoder"], model.dtype, model.clip_skip) for caption in captions}
+        identity, ids = model.identity["text_encoder"], model.tokenizer.ids  # the ids, for another tokenizer gives others
+        texts = {caption: text_key(caption, identity, model.dtype, model.clip_skip, str(ids(caption))) for caption in captions}
         missing = [caption for caption in captions if cache.get(texts[caption]) is None]
         for done, caption in enumerate(missing):
             if stop():

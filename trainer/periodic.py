@@ -47,8 +47,13 @@ class Keeper:
         return history(self.run_dir / LOG_FILE)
 
     def save(self, job: Job) -> None:
-        """The artefact under its epoch or step name, then the state to resume from, then the curve."""
+        """The state to resume from, then the artefact under its epoch or step name, then the curve.
+
+        A run that is killed between the two resumes at this step and writes the artefact then.
+        """
         config, step, epoch = self.plan.config, job.step, self.plan.epoch_of(job.step)
+        state = State(step, self.method.state(), job.optimizer.state_dict(), job.scaler.state())
+        self.tell(Saved(step, epoch, "state", save_state(self.run_dir, state, self.mark)))
         path = self._artefact_path(step)
         metadata = build(self.plan, self.model, self.method.metadata(), self.started, time.time(), step)
         save_artefact(path, self.method.artefact(DTYPES[config.save.dtype]), metadata)
@@ -56,8 +61,6 @@ class Keeper:
         silent = self.method.silent()
         if silent:
             self.tell(Warned(f"{path.name}: {len(silent)} layers have learned nothing, for example {silent[0]}"))
-        state = State(step, self.method.state(), job.optimizer.state_dict(), job.scaler.state())
-        self.tell(Saved(step, epoch, "state", save_state(self.run_dir, state, self.mark)))
         self._curve()
 
     def save_unsaved(self, job: Job, first: int) -> None:

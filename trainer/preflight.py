@@ -27,8 +27,6 @@ def check_settings(config: TrainConfig) -> list[str]:
             problems.append(f"dataset.folders.{number}.path: {folder.path} is not a folder")
     if config.validation.folder and not Path(config.validation.folder).expanduser().is_dir():
         problems.append(f"validate.folder: {config.validation.folder} is not a folder")
-    if config.dataset.captions.keep_tokens and not config.dataset.captions.shuffle:
-        warnings.append("dataset.captions.keep_tokens has no effect without dataset.captions.shuffle")
     if problems:
         raise ConfigError(problems)
     return warnings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .checkpoint import State, artefact_path, fingerprint, load_state
+from .checkpoint import STATE_FILE, State, artefact_path, fingerprint, load_state
 from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
 from .data.report import describe_dataset
@@ -37,11 +37,10 @@ def run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool) ->
     """One training from configuration to result; see `trainer.train`."""
     started = time.time()
     try:
-        result = _run(config, listen, stop, resume, started)
+        return _run(config, listen, stop, resume, started)
     except Stopped:
-        result = TrainResult("stopped", None, (), run_dir_of(config), 0, None, time.time() - started)
-    listen(Finished(result.status, result.artefact, result.steps))
-    return result
+        listen(Finished("stopped", None, 0))
+        return TrainResult("stopped", None, (), run_dir_of(config), 0, None, time.time() - started)
 
 
 def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, started: float) -> TrainResult:
@@ -49,7 +48,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
     device = resolve_device(config.train.device)
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
     run_dir = run_dir_of(config)
-    check_places(config, run_dir, resume)
+    check_places(config, run_dir, resume and (run_dir / STATE_FILE).is_file())
     with ExitStack() as stack:
         stack.enter_context(_locked(run_dir))
         stack.callback(release_memory, device)
@@ -80,7 +79,9 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
             keeper = Keeper(plan, family, model, method, feed, prompts, wanted, run_dir, mark, started, tell, stop)
             job = _job(plan, family, model, method, feed, keeper, state, tell, stop)
             finished = _train(job, keeper)
-        return _result(run_dir, log, finished, time.time() - started)
+        result = _result(run_dir, log, finished, time.time() - started)
+        tell(Finished(result.status, result.artefact, result.steps))
+        return result
 
 
 @contextmanager

@@ -16,7 +16,9 @@ def config(pack: Pack):
     return pack.part("trainer.config")
 
 
-@pytest.mark.parametrize("name", ["AdapterSection", "OptimizerSection", "ScheduleSection", "TrainSection", "SampleSection", "CaptionSection"])
+@pytest.mark.parametrize(
+    "name", ["AdapterSection", "OptimizerSection", "ScheduleSection", "TrainSection", "SampleSection", "CaptionSection"]
+)
 def test_untouched_widgets_are_the_defaults(widgets, config, name: str) -> None:
     section = getattr(config, name)
     part = widgets.Widgets(section)

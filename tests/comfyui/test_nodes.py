@@ -1,0 +1,184 @@
+"""The pack in a real ComfyUI over HTTP: training, Cancel, native loading, and strength tests that equal native pictures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import Comfy, Json, outcome
+
+PACK_ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = "lora_furnace_test.safetensors"
+SIZE = 64
+
+
+def use(kind: str, **inputs: Any) -> Json:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def demo(name: str, steps: int, **settings: Any) -> Json:
+    """Demo Base → Train LoRA as node "train"."""
+    quiet = {"steps": steps, "precision": "fp32", "save_every_epochs": 0, "sample_every_epochs": 0} | settings
+    return {
+        "base": use("LoraFurnaceDemoBase", batch_size=2),
+        "lora": use("LoraFurnaceLora", rank=4),
+        "training": use("LoraFurnaceTraining", **quiet),
+        "train": use(
+            "LoraFurnaceTrainLora", base=["base", 0], dataset=["base", 1], lora=["lora", 0], training=["training", 0], lora_name=name
+        ),
+    }
+
+
+def lora_files(comfy: Comfy, name: str) -> list[str]:
+    return sorted(path.name for path in (comfy.base / "models/loras").glob(f"{name}*"))
+
+
+def test_pack_is_loaded(comfy: Comfy) -> None:
+    assert comfy.import_failures() == []
+    nodes = [name for name in comfy.object_info() if name.startswith("LoraFurnace")]
+    assert len(nodes) == 8
+    assert comfy.get("/i18n")["zh"]["nodeDefs"]["LoraFurnaceTrainLora"]["display_name"].startswith("训练 LoRA")
+    assert set(comfy.get("/workflow_templates")["lora-furnace"]) == {"first_lora", "sd15_lora"}
+
+
+def test_help_pages_are_served(comfy: Comfy) -> None:
+    for page in ("LoraFurnaceTrainLora.md", "LoraFurnaceTrainLora/zh.md"):
+        assert b"LoRA" in comfy._request(f"/extensions/lora-furnace/docs/{page}")
+
+
+def test_progress_native_nodes_and_no_second_training(comfy: Comfy) -> None:
+    prompt = demo("events", 4, sample_prompts="zibu", sample_every_steps=2, sample_steps=2) | {
+        "graph": use("LossGraphNode", loss=["train", 3], filename_prefix="loss"),
+        "save": use("SaveLoRA", lora=["train", 2], prefix="loras/native"),
+        "samples": use("PreviewImage", images=["train", 4]),
+        "curve": use("PreviewImage", images=["train", 5]),
+    }
+    with comfy.listen() as (client, events):
+        entry = comfy.wait(comfy.queue(prompt, client))
+        assert outcome(entry) == "success"
+        texts = [event.data["text"] for event in events.of("text") if event.data["node"] == "train"]
+        steps = [event.data["value"] for event in events.of("progress") if event.data["max"] == 4]
+        previews = events.of("preview")
+    assert any(text.startswith("step 4/4, epoch 1, loss ") for text in texts)
+    assert steps[0] == 1 and steps[-1] == 4
+    assert len(previews) >= 2 and previews[-1].image.size == (64, 64)
+    assert all(entry["outputs"][node]["images"] for node in ("train", "graph", "samples", "curve"))
+    assert comfy.view(entry["outputs"]["train"]["images"][0]).size == (64, 64)
+    assert list((comfy.base / "output/loras").glob("native*.safetensors"))
+
+    prompt["lora"]["inputs"]["rank"] = 5  # ComfyUI's own cache is passed by; the runs remember
+    comfy.run(prompt)
+    prompt["lora"]["inputs"]["rank"] = 4
+    with comfy.listen() as (client, events):
+        assert outcome(comfy.wait(comfy.queue(prompt, client))) == "success"
+        assert any("already trained" in event.data["text"] for event in events.of("text"))
+    assert lora_files(comfy, "events") == ["events.safetensors", "events_2.safetensors"]
+
+
+def test_cancel_keeps_the_work(comfy: Comfy) -> None:
+    prompt = demo("cancelled", 400)
+    with comfy.listen() as (client, events):
+        prompt_id = comfy.queue(prompt, client)
+        deadline = time.monotonic() + 120
+        while not any(event.data["text"].startswith("step ") for event in events.of("text")):
+            assert time.monotonic() < deadline, comfy.log_tail()
+            time.sleep(0.05)
+        comfy.interrupt()
+        entry = comfy.wait(prompt_id)
+        last = [event.data["text"] for event in events.of("text")][-1]
+    assert outcome(entry) == "interrupted"
+    assert last.startswith("stopped after ")
+    (partial,) = lora_files(comfy, "cancelled")
+    steps = int(partial.removeprefix("cancelled-step").removesuffix(".safetensors"))
+    assert 1 <= steps < 400
+    assert (comfy.base / "output/lora_furnace/cancelled/state.pt").is_file()
+
+    comfy.run({"1": use("EmptyImage", width=8, height=8, batch_size=1, color=0), "2": use("PreviewImage", images=["1", 0])})
+    prompt["training"]["inputs"]["steps"] = steps + 2  # another length is another job; the same length goes on
+    comfy.run(prompt)
+    assert "cancelled_2.safetensors" in lora_files(comfy, "cancelled")
+
+
+def test_trainers_error_is_shown_on_the_node(comfy: Comfy) -> None:
+    entry = comfy.wait(comfy.queue(demo("a/b", 2)))
+    (error,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
+    assert error["node_id"] == "train"
+    assert "lora_name" in error["exception_message"] and "cannot be a file name" in error["exception_message"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(comfy: Comfy) -> str:
+    """A checkpoint file that ComfyUI's own loader takes: see `random_checkpoint`."""
+    import os
+
+    given = os.environ.get("SD15_RANDOM_CHECKPOINT")
+    if not given:
+        pytest.skip("SD15_RANDOM_CHECKPOINT is not set: a checkpoint in the form of Stable Diffusion 1.5")
+    (comfy.base / "models/checkpoints" / CHECKPOINT).symlink_to(given)
+    return CHECKPOINT
+
+
+def pictures(comfy: Comfy, outputs: Json, node: str) -> list[np.ndarray]:
+    return [np.asarray(comfy.view(image).convert("RGB")) for image in outputs[node]["images"]]
+
+
+def native(strength: float, prompt: str) -> Json:
+    """Load LoRA → KSampler → VAE Decode."""
+    return {
+        f"lora {strength}": use(
+            "LoraLoader", model=["ckpt", 0], clip=["ckpt", 1], lora_name=["train", 0], strength_model=strength, strength_clip=strength
+        ),
+        f"positive {strength}": use("CLIPTextEncode", clip=[f"lora {strength}", 1], text=prompt),
+        f"negative {strength}": use("CLIPTextEncode", clip=[f"lora {strength}", 1], text="blurry"),
+        f"sampler {strength}": use(
+            "KSampler",
+            model=[f"lora {strength}", 0],
+            positive=[f"positive {strength}", 0],
+            negative=[f"negative {strength}", 0],
+            latent_image=["latent", 0],
+            **{"seed": 7, "steps": 2, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0},
+        ),
+        f"decode {strength}": use("VAEDecode", samples=[f"sampler {strength}", 0], vae=["ckpt", 2]),
+        f"native {strength}": use("PreviewImage", images=[f"decode {strength}", 0]),
+    }
+
+
+def test_strength_test_equals_native_nodes(comfy: Comfy, checkpoint: str) -> None:
+    from PIL import Image
+
+    folder = comfy.base / "input/two"
+    folder.mkdir()
+    for number in range(2):
+        Image.new("RGB", (SIZE, SIZE), (90 * number, 40, 200)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("a picture")
+    prompt = {
+        "base": use("LoraFurnaceBaseModel", checkpoint=checkpoint),
+        "data": use("LoraFurnaceDataset", folder="input/two", width=SIZE, height=SIZE),
+        "lora": use("LoraFurnaceLora", rank=2),
+        "training": use("LoraFurnaceTraining", steps=2, lr=0.05, precision="bf16", save_every_epochs=0, schedule="constant", warmup=0),
+        "train": use(
+            "LoraFurnaceTrainLora", base=["base", 0], dataset=["data", 0], lora=["lora", 0], training=["training", 0], lora_name="pixels"
+        ),
+        "ckpt": use("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "latent": use("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=1),
+        "test": use(
+            "LoraFurnaceStrengthTest",
+            **{"model": ["ckpt", 0], "clip": ["ckpt", 1], "vae": ["ckpt", 2], "loras": ["train", 1], "strengths": "0, 0.5, 1"},
+            **{"prompts": "a house", "negative": "blurry", "width": SIZE, "height": SIZE, "seed": 7, "steps": 2, "cfg": 5.0},
+            **{"sampler_name": "euler", "scheduler": "normal"},
+        ),
+        "cells": use("PreviewImage", images=["test", 1]),
+    }
+    strengths = (0.0, 0.5, 1.0)
+    for strength in strengths:
+        prompt |= native(strength, "a house")
+    outputs = comfy.run(prompt, timeout=900)
+    assert "lora key not loaded" not in comfy.log()
+    cells = pictures(comfy, outputs, "cells")
+    assert len(cells) == 3
+    for cell, strength in zip(cells, strengths, strict=True):
+        assert np.array_equal(cell, pictures(comfy, outputs, f"native {strength}")[0]), f"strength {strength}"
+    assert not np.array_equal(cells[0], cells[2]), "the LoRA must show"
