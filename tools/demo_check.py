@@ -9,7 +9,7 @@ import torch
 from demo_scenes import COLOURS, contrasting, distance
 from PIL import Image
 
-STEPS, GUIDANCE = 25, 5.0
+STEPS, GUIDANCE = 20, 5.0
 SHEET = (
     "a red circle on a blue background",
     "a green triangle on a white background",
@@ -28,11 +28,11 @@ SHEET = (
     "a big red heart with white stripes on a gray background",
     "a blue circle with yellow dots on a pink background",
     "an orange diamond on a black and white checkered background",
-    "a black hexagon on a gradient background from yellow to red",
+    "a black triangle on a gradient background from yellow to red",
     "a red square and a green circle on a white background",
     "a yellow star on the left and a pink flower on the right on a blue background",
     "a small black cross at the bottom on a turquoise background",
-    "a big green oval with black zigzags on a yellow background",
+    "a big green circle with black zigzags on a yellow background",
     "a small white star at the top on a brown background",
     "a gray cat on a green and yellow checkered background",
 )
@@ -83,13 +83,13 @@ def colours_of(picture: Image.Image) -> tuple[str, str]:
     return nearest[0], nearest[1]
 
 
-def adherence(folder: Path, count: int = 96) -> dict[str, object]:
+def adherence(folder: Path, count: int = 48) -> dict[str, object]:
     """The shares of pictures of "a COLOUR SHAPE on a COLOUR background" whose colours are the ones asked for."""
     rng = random.Random("adherence")
     asked, prompts = [], []
     for _ in range(count):
         behind = rng.choice(list(COLOURS))
-        colour, shape = contrasting(rng, behind), rng.choice(("circle", "square", "triangle", "diamond", "heart", "star", "hexagon"))
+        colour, shape = contrasting(rng, behind), rng.choice(("circle", "square", "triangle", "diamond", "heart", "star"))
         asked.append((colour, behind))
         prompts.append(f"a {colour} {shape} on a {behind} background".replace("a orange", "an orange"))
     seen = [colours_of(picture) for picture in paint(folder, prompts, seed=1000)]

@@ -46,10 +46,10 @@ PATTERNS = ("stripes", "dots", "zigzags")
 # ---------------------------------------------------------------- shapes
 
 
-def _ring_points(x: float, y: float, radii: list[float], phase: float = -90.0) -> list[tuple[float, float]]:
+def _ring_points(x: float, y: float, radii: list[float]) -> list[tuple[float, float]]:
     """Points on rays at equal angles, the first straight up; radii repeat one after the other."""
     step = 360.0 / len(radii)
-    angles = [math.radians(phase + step * i) for i in range(len(radii))]
+    angles = [math.radians(step * i - 90) for i in range(len(radii))]
     return [(x + r * math.cos(a), y + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
 
@@ -61,10 +61,6 @@ def disc(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float | N
 
 def _box(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float, fill: object = 255) -> None:
     draw.rectangle((x - rx, y - ry, x + rx, y + ry), fill=fill)
-
-
-def _polygon(sides: int, phase: float = -90.0) -> Painter:
-    return lambda draw, x, y, r: draw.polygon(_ring_points(x, y, [r] * sides, phase), fill=255)
 
 
 def _star(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
@@ -134,9 +130,7 @@ SHAPES: dict[str, Painter] = {
     "circle": lambda draw, x, y, r: disc(draw, x, y, r),
     "square": lambda draw, x, y, r: _box(draw, x, y, 0.88 * r, 0.88 * r),
     "triangle": lambda draw, x, y, r: draw.polygon(_ring_points(x, y + 0.2 * r, [1.15 * r] * 3), fill=255),
-    "diamond": _polygon(4),
-    "hexagon": _polygon(6, 0.0),
-    "oval": lambda draw, x, y, r: disc(draw, x, y, 1.15 * r, 0.7 * r),
+    "diamond": lambda draw, x, y, r: draw.polygon(_ring_points(x, y, [r] * 4), fill=255),
     "star": _star,
     "heart": _heart,
     "ring": _ring,
@@ -356,7 +350,7 @@ def draw_scene(seed: int, index: int, pixels: int = 64) -> Scene:
     """Scene number index of the endless series that seed names."""
     rng = random.Random(f"scene {seed} {index}")
     canvas, behind, hidden = background(rng, pixels * SUPERSAMPLING)
-    subject = (_two if rng.random() < 0.12 else _one)(rng, canvas, hidden)
+    subject = (_two if rng.random() < 0.08 else _one)(rng, canvas, hidden)
     wording = rng.choices(("{s} {b}", "{b}, {s}", "a picture of {s} {b}", "a drawing of {s} {b}"), (64, 12, 12, 12))[0]
     return Scene(canvas.reduce(SUPERSAMPLING), wording.format(s=subject, b=behind))
 
@@ -376,7 +370,9 @@ def draw_doodle(seed: int, index: int, pixels: int = 64) -> Image.Image:
         elif kind == 1:
             draw.polygon(_ring_points(x, y, [r * rng.uniform(0.4, 1.2) for _ in range(rng.randint(3, 8))]), fill=fill)
         elif kind == 2:
-            draw.arc((x - r - 2, y - r - 2, x + r + 2, y + r + 2), rng.randrange(360), rng.randrange(360), fill=fill, width=rng.randint(3, 12))
+            draw.arc(
+                (x - r - 2, y - r - 2, x + r + 2, y + r + 2), rng.randrange(360), rng.randrange(360), fill=fill, width=rng.randint(3, 12)
+            )
         else:
             draw.line((x, y, rng.random() * side, rng.random() * side), fill=fill, width=rng.randint(3, 14))
     return canvas.reduce(SUPERSAMPLING)

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from demo_models import (
     noise_levels,
     save_folder,
     save_tokenizer,
+    start_linear,
     whiten,
 )
 from demo_scenes import draw_doodle, draw_scene
@@ -53,14 +55,16 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int = 50) -> floa
 def fit(
     name: str,
     model: torch.nn.Module,
-    loss_of: Callable[[torch.Generator], torch.Tensor],
+    loss_of: Callable[[torch.nn.Module, torch.Generator], torch.Tensor],
     options: argparse.Namespace,
     steps: int,
     peak: float,
     average: torch.nn.Module | None = None,
 ) -> dict[str, object]:
     """Trains with AdamW and returns what to record; `average` follows the weights."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    replicas = [model, *(_replica(model) for _ in range(1, options.threads))]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=peak, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     path, progress, recent = options.work / f"{name}.pt", {"step": 0, "seconds": 0.0, "losses": []}, []
     parts = {"model": model, "optimizer": optimizer} | ({"average": average} if average is not None else {})
     if path.exists():
@@ -72,15 +76,13 @@ def fit(
     for step in range(first, first if options.export_now else steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak)
-        loss = loss_of(torch.Generator().manual_seed(options.seed * 1_000_003 + step))
-        optimizer.zero_grad()
-        loss.backward()
+        loss = _gradients(replicas, loss_of, (options.seed * 1_000_003 + step) * len(replicas))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if average is not None:
-            decay = min(0.999, (step + 1) / (step + 10))
+            decay = min(0.998, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-        recent.append(loss.detach())
+        recent.append(loss)
         progress |= {"step": step + 1, "seconds": round(before + time.time() - started, 1)}
         if (step + 1) % 25 == 0 or step + 1 == steps:
             progress["losses"].append((step + 1, round(torch.stack(recent).mean().item(), 5)))
@@ -91,6 +93,34 @@ def fit(
             save({key: part.state_dict() for key, part in parts.items()} | {"progress": progress}, path)
     last = [loss for _, loss in progress["losses"][-10:]]
     return {"steps": progress["step"], "seconds": progress["seconds"], "final_loss": round(sum(last) / len(last), 5)}
+
+
+def _replica(model: torch.nn.Module) -> torch.nn.Module:
+    """A second network with the same weights in memory, and gradients of its own."""
+    other = copy.deepcopy(model)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        theirs.data = mine.data
+    return other
+
+
+def _gradients(replicas: list[torch.nn.Module], loss_of: Callable[..., torch.Tensor], seed: int) -> torch.Tensor:
+    """Mean loss of one part of the batch per replica, each in a thread; leaves the mean gradient in the first.
+
+    One thread per part, not per operator: the operators are too small to share, above all on a busy machine.
+    """
+
+    def one(number: int) -> torch.Tensor:
+        replicas[number].zero_grad()
+        loss = loss_of(replicas[number], torch.Generator().manual_seed(seed + number))
+        loss.backward()
+        return loss.detach()
+
+    with ThreadPoolExecutor(len(replicas)) as pool:
+        losses = list(pool.map(one, range(len(replicas))))
+    for first, *others in zip(*(replica.parameters() for replica in replicas), strict=True):
+        if first.grad is not None:
+            first.grad = (first.grad + sum(other.grad for other in others)) / len(replicas)
+    return torch.stack(losses).mean()
 
 
 def save(value: object, path: Path) -> None:
@@ -123,15 +153,9 @@ def train_autoencoder(options: argparse.Namespace) -> tuple[AutoencoderKL, dict[
         weights, record = torch.load(done, weights_only=False)
         model.load_state_dict(weights)
         return model.eval(), record
-    start_simple(model)
-    doodles = options.vae_pictures // 3
-    pictures = to_bytes(
-        [draw_scene(options.seed, i).picture for i in range(options.vae_pictures - doodles)]
-        + [draw_doodle(options.seed, i) for i in range(doodles)]
-    )
-
-    def loss_of(generator: torch.Generator) -> torch.Tensor:
-        batch = to_unit(pictures[torch.randint(len(pictures), (options.vae_batch,), generator=generator)])
+    start_linear(model)
+    def loss_of(model: AutoencoderKL, generator: torch.Generator) -> torch.Tensor:
+        batch = draw_batch(options, generator)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = model.encode(batch).latent_dist
             mean, deviation = posterior.mean.float(), posterior.std.float()
@@ -139,22 +163,38 @@ def train_autoencoder(options: argparse.Namespace) -> tuple[AutoencoderKL, dict[
             error = model.decode(latents).sample.float() - batch
         return error.abs().mean() + error.square().mean() + 5e-5 * posterior.kl().float().mean() / mean[0].numel()
 
-    record = fit("vae", model, loss_of, options, options.vae_steps, 2e-3)
-    latents = encode(model, pictures[:4000])
+    record = fit("vae", model, loss_of, options, options.vae_steps, 1e-3)
+    latents = encode(model, to_bytes([draw_scene(options.seed, i).picture for i in range(2000)]))
     whiten(model, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
     record["psnr_on_unseen_scenes"] = psnr(model, options.seed)
     save((model.state_dict(), record), done)
     return model.eval(), record
 
 
-@torch.no_grad()
-def start_simple(model: AutoencoderKL) -> None:
-    """Starts with silent residual branches and almost no noise on the latents: either costs hundreds of steps otherwise."""
-    for name, parameter in model.named_parameters():
-        if ".conv2." in name or ".to_out." in name:
-            parameter.zero_()
-    model.quant_conv.weight[4:] *= 0.1
-    model.quant_conv.bias[4:] = -6.0
+def draw_batch(options: argparse.Namespace, generator: torch.Generator) -> torch.Tensor:
+    """Pictures for one replica, a third of them doodles."""
+    numbers = torch.randint(HELD_OUT, (options.vae_batch // options.threads,), generator=generator).tolist()
+    drawn = [draw_doodle(options.seed, i) if i % 3 == 0 else draw_scene(options.seed, i).picture for i in numbers]
+    return to_unit(to_bytes(drawn))
+
+
+def polish_decoder(model: AutoencoderKL, options: argparse.Namespace) -> dict[str, object]:
+    """Trains the decoder alone: better pictures from the same latents, so the UNet need not wait for it."""
+    model.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    model.post_quant_conv.requires_grad_(True)
+
+    def loss_of(model: AutoencoderKL, generator: torch.Generator) -> torch.Tensor:
+        batch = draw_batch(options, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = model.encode(batch).latent_dist.mean.float()
+                latents += 0.04 / SCALING_FACTOR * torch.randn(latents.shape, generator=generator)
+            error = model.decode(latents).sample.float() - batch
+        return error.abs().mean() + error.square().mean()
+
+    record = fit("decoder", model, loss_of, options, options.decoder_steps, 6e-4)
+    return record | {"psnr_on_unseen_scenes": psnr(model.eval(), options.seed)}
 
 
 @torch.no_grad()
@@ -189,7 +229,9 @@ def cache_scenes(model: AutoencoderKL, options: argparse.Namespace) -> tuple[tor
 # ---------------------------------------------------------------- UNet and text encoder
 
 
-def train_generator(latents: torch.Tensor, captions: list[str], options: argparse.Namespace) -> tuple[torch.nn.ModuleDict, dict[str, object]]:
+def train_generator(
+    latents: torch.Tensor, captions: list[str], options: argparse.Namespace
+) -> tuple[torch.nn.ModuleDict, dict[str, object]]:
     """UNet and text encoder, trained together from nothing; returns their running average and what to record."""
     torch.manual_seed(options.seed + 1)
     save_tokenizer(captions, options.out / "tokenizer")
@@ -197,23 +239,26 @@ def train_generator(latents: torch.Tensor, captions: list[str], options: argpars
     tokens = encode_captions(tokenizer, captions)
     nothing = encode_captions(tokenizer, [""])
     model = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
-    model["unet"].to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     kept = noise_levels()
 
-    def loss_of(generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.randint(len(latents), (options.batch,), generator=generator)
-        dropped = torch.rand(options.batch, 1, generator=generator) < 0.1
+    def loss_of(model: torch.nn.ModuleDict, generator: torch.Generator) -> torch.Tensor:
+        part = options.batch // options.threads
+        chosen = torch.randint(len(latents), (part,), generator=generator)
+        dropped = torch.rand(part, 1, generator=generator) < 0.1
         words = model["text_encoder"](torch.where(dropped, nothing, tokens[chosen])).last_hidden_state
-        times = torch.randint(len(kept), (options.batch,), generator=generator)
+        times = torch.randint(len(kept), (part,), generator=generator)
         clean = latents[chosen]
         noise = torch.randn(clean.shape, generator=generator)
         share = kept[times][:, None, None, None]
         noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
-        guess = model["unet"](noisy.contiguous(memory_format=torch.channels_last), times, words).sample
-        return torch.nn.functional.mse_loss(guess, noise)
+        guess = model["unet"](noisy, times, words).sample
+        error = (guess - noise).square().mean((1, 2, 3))
+        # The weight makes it the loss in v (https://arxiv.org/abs/2202.00512). Without it, late timesteps count for almost
+        # nothing, and only there the caption must settle the colours: later, the flat ones show through the noise.
+        return (error * (1 / kept[times]).clamp(max=80)).mean()
 
-    record = fit("unet", model, loss_of, options, options.steps, 1.2e-3, average)
+    record = fit("unet", model, loss_of, options, options.steps, 1e-3, average)
     return average, record
 
 
@@ -230,12 +275,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("demo_base_work"), help="folder for checkpoints and cached latents")
     parser.add_argument("--export-now", action="store_true", help="write what the last checkpoints hold instead of training on")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--vae-pictures", type=int, default=12000)
-    parser.add_argument("--vae-steps", type=int, default=800)
+    parser.add_argument("--vae-steps", type=int, default=450)
     parser.add_argument("--vae-batch", type=int, default=8)
-    parser.add_argument("--scenes", type=int, default=24000)
-    parser.add_argument("--steps", type=int, default=7000, help="steps of the UNet and text encoder")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--decoder-steps", type=int, default=300, help="steps of the decoder alone, at the end")
+    parser.add_argument("--scenes", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=5000, help="steps of the UNet and text encoder")
+    parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)
 
@@ -243,14 +288,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Runs all stages and writes the folder with `training_record.json`."""
     options = parse()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     if options.dataset and options.heldout:
         write_dataset(options.dataset, options.heldout)
     autoencoder, vae_record = train_autoencoder(options)
     latents, captions = cache_scenes(autoencoder, options)
     generator, unet_record = train_generator(latents, captions, options)
+    decoder_record = polish_decoder(autoencoder, options)
     save_folder(options.out, autoencoder, generator["unet"], generator["text_encoder"])
+    torch.set_num_threads(options.threads)
     if options.samples:
         sample_sheet(options.out, options.samples)
     hidden = ("out", "work", "dataset", "heldout", "samples", "export_now")
@@ -258,6 +305,7 @@ def main() -> None:
         "options": {key: value for key, value in vars(options).items() if key not in hidden},
         "torch": torch.__version__,
         "autoencoder": vae_record,
+        "decoder": decoder_record,
         "unet_and_text_encoder": unet_record,
         "prompt_adherence": adherence(options.out),
     }
