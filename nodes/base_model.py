@@ -74,8 +74,8 @@ class DemoBase:
         return fingerprint([base_folder(), dataset_folder(), heldout_folder()])
 
     def execute(self, batch_size: int = DEMO_BATCH) -> tuple[BaseSection, DatasetSection, DatasetSection]:
-        datasets = [
+        trained, held_out = (
             DatasetSection(folders=(FolderSection(path=str(folder)),), resolution=(DEMO_SIZE, DEMO_SIZE), batch_size=batch_size)
             for folder in (dataset_folder(), heldout_folder())
-        ]
-        return BaseSection(checkpoint=str(base_folder())), *datasets
+        )
+        return BaseSection(checkpoint=str(base_folder())), trained, held_out

@@ -15,8 +15,9 @@ import comfy.samplers
 import comfy.sd
 import comfy.utils
 import folder_paths
-import nodes as comfyui_nodes
 from server import PromptServer
+
+import nodes as comfyui_nodes
 
 Interrupted = comfy.model_management.InterruptProcessingException
 ProgressBar = comfy.utils.ProgressBar
@@ -89,11 +90,12 @@ def picture_folder(name: str) -> Path:
     """The folder that `picture_folders` calls `name`; ValueError for one that lies outside its root."""
     label, _, inside = name.partition("/")
     root = picture_roots().get(label)
-    path = root / inside if root and inside else None
-    if path is None or not path.resolve().is_relative_to(root.resolve()) or not path.is_dir():
-        roots = " or ".join(str(folder) for folder in picture_roots().values())
-        raise ValueError(f"folder: {name!r} is not a folder below {roots}")
-    return path
+    if root and inside:
+        path = root / inside
+        if path.is_dir() and path.resolve().is_relative_to(root.resolve()):
+            return path
+    roots = " or ".join(str(folder) for folder in picture_roots().values())
+    raise ValueError(f"folder: {name!r} is not a folder below {roots}")
 
 
 def interrupted() -> bool:
@@ -143,7 +145,7 @@ def encode_text(clip: Any, text: str) -> Any:
 
 def sample(model: Any, positive: Any, negative: Any, settings: SamplerSettings) -> Any:
     """Latents of one picture, as the native KSampler draws them on an empty latent."""
-    empty = comfyui_nodes.EmptyLatentImage().generate(settings.width, settings.height)[0]
+    empty = comfyui_nodes.NODE_CLASS_MAPPINGS["EmptyLatentImage"]().generate(settings.width, settings.height)[0]
     ratios = [empty[key] for key in ("downscale_ratio_spacial",) if key in empty]
     latents = comfy.sample.fix_empty_latent_channels(model, empty["samples"], *ratios)
 

@@ -28,7 +28,7 @@ class Run:
     def remember(self, result: TrainResult | None = None) -> None:
         """Note in the run's folder that the job can be resumed or, with a result, that it is done."""
         value = {"mark": self.mark, "result": asdict(result) if result and result.status == "done" else None}
-        write_text(Path(self.config.save.run_dir) / RECORD, json.dumps(value, default=str))
+        write_text(Path(str(self.config.save.run_dir)) / RECORD, json.dumps(value, default=str))
 
 
 def find_run(config: TrainConfig, lora_folder: Path, run_folder: Path) -> Run:

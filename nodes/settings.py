@@ -66,7 +66,9 @@ class TrainingSettings:
         "train": Widgets(TrainSection),
         "optimizer": Widgets(OptimizerSection, names={"kind": "optimizer", "args": "optimizer_args"}),
         "schedule": Widgets(ScheduleSection, prefix="schedule_", names={"kind": "schedule", "warmup": "warmup"}),
-        "save": Widgets(SaveSection, prefix="save_", skip=("dir", "name", "run_dir"), names={"comment": "comment"}, advanced=("every_steps",)),
+        "save": Widgets(
+            SaveSection, prefix="save_", skip=("dir", "name", "run_dir"), names={"comment": "comment"}, advanced=("every_steps",)
+        ),
         "sample": Widgets(SampleSection, prefix="sample_", advanced=("every_steps", "at_start", "size", "sampler", "scheduler")),
         "validation": Widgets(ValidateSection, prefix="validation_", skip=("folder",)),  # a folder is a socket of Train LoRA
     }

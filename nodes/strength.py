@@ -89,7 +89,7 @@ class StrengthTestTrainer:
             lambda listen, stop: strength_test(base, files, numbers, sample, size, listen=listen, stop=stop, **options),
             NodeDisplay(node_id),
         )
-        return _answer(test.grids, [pictures.to_tensor(cell) for page in test.cells for row in page for cell in row])
+        return _answer(test.grids, [pictures.to_tensor(cell) for page in test.cells for row in page for cell in row if cell])
 
 
 def _inputs(side: int) -> dict[str, Input]:

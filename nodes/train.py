@@ -49,7 +49,10 @@ class TrainLora:
         settings = {
             "lora": ("LF_METHOD", {"tooltip": "LoRA Settings; their defaults if nothing is connected."}),
             "training": ("LF_TRAINING", {"tooltip": "Training Settings; their defaults if nothing is connected."}),
-            "held_out": ("LF_DATASET", {"tooltip": "Pictures to measure the loss on that are never trained on. Only its first folder is used."}),
+            "held_out": (
+                "LF_DATASET",
+                {"tooltip": "Pictures that are never trained on, to measure the loss on. Only its first folder counts."},
+            ),
         }
         return {"required": sockets | cls.NAME.inputs(), "optional": settings, "hidden": {"node_id": "UNIQUE_ID"}}
 

@@ -46,7 +46,7 @@ class Widgets:
             if key in self.advanced:
                 options["advanced"] = True
             if _kind(info) == Size:
-                result |= _size_inputs(self._sides(key), info, options)
+                result |= _size_inputs(self._sides(), info, options)
             elif known := choices(self.section, key):
                 result[self.name(key)] = (known, options)
             else:
@@ -58,7 +58,7 @@ class Widgets:
         result: dict[str, Any] = {}
         for key, info in self._fields().items():
             if _kind(info) == Size:
-                width, height = (given.get(side, 0) for side in self._sides(key))
+                width, height = (given.get(side, 0) for side in self._sides())
                 if width and height:
                     result[key] = (width, height)
             elif self.name(key) in given:
@@ -80,7 +80,7 @@ class Widgets:
     def name(self, key: str) -> str:
         return self.names.get(key, self.prefix + key)
 
-    def _sides(self, key: str) -> tuple[str, str]:
+    def _sides(self) -> tuple[str, str]:
         """A size is `width` and `height` under the prefix, whatever its field is called."""
         return self.prefix + "width", self.prefix + "height"
 
@@ -96,8 +96,8 @@ def optional_inputs(*parts: Widgets) -> dict[str, Input]:
 
 
 def _ui(info: FieldInfo) -> dict[str, Any]:
-    extra = info.json_schema_extra
-    return dict(extra["ui"]) if isinstance(extra, dict) and isinstance(extra.get("ui"), dict) else {}
+    extra: Any = info.json_schema_extra or {}
+    return dict(extra.get("ui", {}))
 
 
 def _kind(info: FieldInfo) -> Any:

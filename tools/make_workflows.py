@@ -1,8 +1,8 @@
 """Builds example_workflows/*.json in ComfyUI's own browser frontend, so that they have exactly the form that it saves.
 
-    python tools/make_workflows.py COMFYUI_CHECKOUT [first_lora …] [--pictures] [--screens FOLDER]
+    python tools/make_workflows.py COMFYUI_CHECKOUT [first_lora …] [--run] [--screens FOLDER]
 
---pictures also runs each workflow and makes its preview picture; it wants the model files that the workflow names.
+The preview picture is the graph; with --run it is the graph after a whole run, which wants the model files that are named.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "tests" / "comfyui"))
 
 from frontend import launched_browser, open_workflow, opened_page, queue_from_ui, red_nodes  # noqa: E402
 from harness import Comfy, outcome, running_comfy  # noqa: E402
+from PIL import Image  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
 SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -79,7 +80,7 @@ def node(id: int, type: str, left: int, size: tuple[int, int], widgets: dict | N
 
 WORKFLOWS: dict[str, list[dict[str, Any]]] = {
     "first_lora": [
-        node(1, "MarkdownNote", 0, (420, 760), {"": FIRST_NOTE}, title="Read me · 请先阅读"),
+        node(1, "MarkdownNote", 0, (420, 560), {"": FIRST_NOTE}, title="Read me · 请先阅读"),
         node(2, "LoraFurnaceDemoBase", 460, (340, 110), {"batch_size": 8}),
         node(3, "LoraFurnaceLora", 460, (340, 160), {"rank": 16, "alpha": 16}),
         node(
@@ -112,7 +113,7 @@ WORKFLOWS: dict[str, list[dict[str, Any]]] = {
             7,
             "LoraFurnaceStrengthTestTrainer",
             1280,
-            (640, 1030),
+            (560, 760),
             {
                 "strengths": "0-1.2/0.3",
                 "prompts": "zibu on a blue background\nzibu on green grass",
@@ -123,7 +124,7 @@ WORKFLOWS: dict[str, list[dict[str, Any]]] = {
         ),
     ],
     "sd15_lora": [
-        node(1, "MarkdownNote", 0, (420, 760), {"": SD15_NOTE}, title="Read me · 请先阅读"),
+        node(1, "MarkdownNote", 0, (420, 640), {"": SD15_NOTE}, title="Read me · 请先阅读"),
         node(2, "LoraFurnaceBaseModel", 460, (340, 130), {"checkpoint": SD15}),
         node(3, "LoraFurnaceDataset", 460, (340, 310), {"folder": "input/my_pictures", "repeats": 10}),
         node(4, "LoraFurnaceLora", 460, (340, 160), {}),
@@ -148,7 +149,7 @@ WORKFLOWS: dict[str, list[dict[str, Any]]] = {
             9,
             "LoraFurnaceStrengthTest",
             1660,
-            (640, 1030),
+            (560, 760),
             {"strengths": "0.4, 0.6, 0.8, 1.0", "prompts": "sks cat, photo\nsks cat in a red hat, photo"},
             {"model": (8, "MODEL"), "clip": (8, "CLIP"), "vae": (8, "VAE"), "loras": (6, "lora_names")},
         ),
@@ -201,28 +202,46 @@ def fit(page: Any) -> None:
 
 
 def make(comfy: Comfy, browser: Any, name: str, arguments: argparse.Namespace) -> None:
+    path = FOLDER / f"{name}.json"
     with opened_page(browser, comfy) as page:
         saved = page.evaluate(BUILD, WORKFLOWS[name])
-        path = FOLDER / f"{name}.json"
         path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(path, "red:", red_nodes(page) or "nothing")
     with opened_page(browser, comfy) as page:
         page.set_viewport_size({"width": 2600, "height": 1500})
         open_workflow(page, path)
+        print(path, "red:", red_nodes(page) or "nothing")
+        if arguments.run:
+            print(name, outcome(comfy.wait(queue_from_ui(page), 3600)))
+            page.wait_for_timeout(3000)
         fit(page)
         page.screenshot(path=arguments.screens / f"{name}.png")
-        if arguments.pictures:
-            entry = comfy.wait(queue_from_ui(page), 3600)
-            page.wait_for_timeout(3000)
-            page.screenshot(path=arguments.screens / f"{name}_done.png")
-            print(name, outcome(entry))
+        preview(page, arguments.screens / f"{name}.png", path.with_suffix(".jpg"))
+
+
+BOUNDS = """() => {
+  const { ds, graph } = window.app.canvas
+  const boxes = graph.nodes.map((node) => [...node.getBounding()])
+  const corner = (axis) => Math.min(...boxes.map((box) => box[axis]))
+  const end = (axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2]))
+  const onScreen = (value, axis) => (value + ds.offset[axis]) * ds.scale
+  return [onScreen(corner(0), 0), onScreen(corner(1), 1), onScreen(end(0), 0), onScreen(end(1), 1)]
+}"""
+
+
+def preview(page: Any, screenshot: Path, path: Path) -> None:
+    """The part of a screenshot that shows the nodes."""
+    left, top, right, bottom = page.evaluate(BOUNDS)
+    with Image.open(screenshot) as picture:
+        part = picture.convert("RGB").crop((round(left) - 12, round(top) - 24, round(right) + 12, round(bottom) + 12))
+    part.thumbnail((1200, 1200))
+    part.save(path, quality=85)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comfyui", type=Path)
     parser.add_argument("names", nargs="*", default=list(WORKFLOWS))
-    parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--run", action="store_true")
     parser.add_argument("--screens", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--pack", type=Path, default=ROOT)
     parser.add_argument("--link", action="append", default=[], help="FILE=models/checkpoints/NAME: a file to have in ComfyUI's folder")

@@ -85,7 +85,7 @@ class FakeComfy:
             folder.mkdir(parents=True, exist_ok=True)
 
         def full_path(kind: str, name: str) -> str | None:
-            path = folders[kind] / os.path.relpath(os.path.join("/", name), "/")
+            path = folders[kind] / os.path.relpath(f"/{name}", "/")
             return str(path) if path.is_file() else None
 
         return {

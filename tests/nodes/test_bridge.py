@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import torch
-from conftest import Pack
 from fake_comfy import InterruptProcessingException
+from loaded_pack import Pack
 
 
 def test_work_has_its_own_thread_without_inference_mode(pack: Pack) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Pack
+from loaded_pack import Pack
 from tiny import write_pictures
 
 

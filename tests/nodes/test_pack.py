@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Pack
+from loaded_pack import ROOT, Pack
 
 NODES = ("BaseModel", "DemoBase", "Dataset", "Lora", "Training", "TrainLora", "StrengthTest", "StrengthTestTrainer")
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes", "execution", "latent_preview"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Pack, defaults
+from loaded_pack import Pack, defaults
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Pack
-from test_train import inputs
+from loaded_pack import Pack
+from test_train_node import inputs
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import pytest
 import torch
-from conftest import Pack
 from fake_comfy import InterruptProcessingException
+from loaded_pack import Pack
 
 
 def inputs(pack: Pack, name: str = "cat", steps: int = 2, **training: Any) -> dict[str, Any]:
@@ -108,6 +109,6 @@ def test_errors_carry_the_trainers_message(pack: Pack) -> None:
 
 def test_name_fits_every_list_of_names(pack: Pack) -> None:
     socket = pack.node("TrainLora").RETURN_TYPES[0]
-    assert not socket != ["a.safetensors", "b.safetensors"]
-    assert not socket != "STRING"
+    assert not operator.ne(socket, ["a.safetensors", "b.safetensors"])  # how the server compares
+    assert not operator.ne(socket, "STRING")
     assert str(socket) == "COMBO,STRING"

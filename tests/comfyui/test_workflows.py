@@ -1,0 +1,69 @@
+"""Every example workflow, opened in ComfyUI's own browser frontend and run from there; shortened, not changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from checkpoints import random_checkpoint
+from frontend import open_workflow, page_errors, queue_from_ui, red_nodes
+from harness import Comfy, failure, outcome
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+# Widgets that only decide how long a run takes.
+SHORT: dict[str, dict[str, Any]] = {
+    "LoraFurnaceTraining": {"steps": 2, "sample_steps": 1, "sample_every_epochs": 0, "precision": "bf16"},
+    "LoraFurnaceDataset": {"width": 64, "height": 64},
+    "LoraFurnaceStrengthTest": {"steps": 1, "width": 64, "height": 64, "strengths": "0, 1"},
+    "LoraFurnaceStrengthTestTrainer": {"steps": 1, "strengths": "0, 1"},
+}
+SHORTEN = """(wanted) => {
+  for (const node of window.app.graph.nodes)
+    for (const [name, value] of Object.entries(wanted[node.type] ?? {})) {
+      const widget = node.widgets.find((candidate) => candidate.name === name)
+      if (!widget) throw new Error(`${node.type} has no widget ${name}`)
+      widget.value = value
+    }
+}"""
+
+
+@pytest.fixture(scope="module")
+def model_files(comfy: Comfy) -> Iterator[None]:
+    """What the workflows name: a random checkpoint of real size, and a folder of pictures."""
+    checkpoint = comfy.base / "models/checkpoints" / SD15
+    checkpoint.symlink_to(random_checkpoint(comfy.base))
+    pictures = comfy.base / "input/my_pictures"
+    shutil.copytree(ROOT / "trainer/demo/dataset/10_zibu", pictures)
+    yield
+    checkpoint.unlink()
+    shutil.rmtree(pictures)
+
+
+def test_there_are_workflows() -> None:
+    assert {path.stem for path in WORKFLOWS} == {"first_lora", "sd15_lora"}
+    assert all(path.with_suffix(".jpg").is_file() for path in WORKFLOWS)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflow(comfy: Comfy, page: Page, model_files: None, path: Path) -> None:
+    open_workflow(page, path)
+    assert red_nodes(page) == []
+    page.evaluate(SHORTEN, SHORT)
+    entry = comfy.wait(queue_from_ui(page), timeout=1500)
+    assert outcome(entry) == "success", failure(entry)
+    for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+        if node["type"] in ("LoraFurnaceTrainLora", "PreviewImage", "SaveImage") or "StrengthTest" in node["type"]:
+            images = entry["outputs"][str(node["id"])]["images"]
+            assert images and all(min(comfy.view(image).size) >= 64 for image in images), node["type"]
+    assert red_nodes(page) == []
+    assert page_errors(page) == []
+    assert "lora key not loaded" not in comfy.log()
