@@ -52,8 +52,9 @@ def model_path(kind: str, name: str) -> Path:
     """FileNotFoundError lists similar names."""
     path = folder_paths.get_full_path(kind, name) or folder_paths.get_full_path(kind, f"{name}.safetensors")
     if path is None:
-        near = ", ".join(difflib.get_close_matches(name, model_files(kind), n=3)) or "none with a similar name"
-        raise FileNotFoundError(f"{name!r} is not among the files of {kind}; there is: {near}")
+        known = {Path(file).stem: file for file in model_files(kind)}
+        near = [known[stem] for stem in difflib.get_close_matches(Path(name).stem, known, n=3)]
+        raise FileNotFoundError(f"{name!r} is not among the files of {kind}; there is: {', '.join(near) or 'none with a similar name'}")
     return Path(path)
 
 

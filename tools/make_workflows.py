@@ -191,6 +191,7 @@ BUILD = """(nodes) => {
   }
   const saved = graph.serialize()
   saved.extra = {}
+  delete saved.id // every copy would share it
   return saved
 }"""
 
