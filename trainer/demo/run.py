@@ -62,11 +62,11 @@ def demo_config(out: Path, steps: int | None = None) -> TrainConfig:
         {
             "base": {"checkpoint": str(base_folder())},
             "dataset": {"folders": [{"path": str(dataset_folder())}], "resolution": 64, "batch_size": 8},
-            "method": {"rank": 16, "alpha": 16},
-            "optimizer": {"kind": "adamw", "lr": 2e-3, "text_encoder_lr": 1e-3},
+            "method": {"rank": 32, "alpha": 32},
+            "optimizer": {"kind": "adamw", "lr": 1.5e-3, "text_encoder_lr": 5e-4},
             "schedule": {"kind": "cosine", "warmup": 0.05},
-            "train": {"epochs": 10, "steps": steps, "precision": "fp32", "seed": 1},
-            "save": {"dir": str(out), "name": "zibu", "every_epochs": 2},
+            "train": {"epochs": 15, "steps": steps, "precision": "fp32", "seed": 1},
+            "save": {"dir": str(out), "name": "zibu", "every_epochs": 3},
             "sample": {"prompts": [PROMPT], "cfg": 5, "steps": 20, "every_epochs": 5},
             "validate": {"folder": str(heldout_folder()), "every_epochs": 5},
         }
