@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .events import Event, Saved, SampleReady, StepDone, Validated
+from .events import Event, SampleReady, Saved, StepDone, Validated
 from .files import write_text
 
 LOG_FILE = "log.jsonl"
