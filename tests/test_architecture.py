@@ -231,8 +231,10 @@ def test_importing_everything_changes_no_process_wide_state():
 import logging, os, random, sys, warnings
 import torch, diffusers, transformers, matplotlib
 def state():
-    return (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.initial_seed(), random.getstate(), list(warnings.filters),
-            list(logging.getLogger().handlers), dict(os.environ), list(sys.path), torch.are_deterministic_algorithms_enabled(), matplotlib.get_backend())
+    kernels = torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    numbers = torch.is_grad_enabled(), torch.initial_seed(), random.getstate()
+    host = list(warnings.filters), list(logging.getLogger().handlers), dict(os.environ), list(sys.path), matplotlib.get_backend()
+    return *kernels, *numbers, *host
 before = state()
 import trainer.run, trainer.check, trainer.cli, trainer.families, trainer.methods, trainer.evaluate.grid, trainer.evaluate.curves
 after = state()

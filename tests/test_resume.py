@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -291,4 +290,4 @@ def test_the_log_of_a_resumed_run_tells_one_story(job, tmp_path):
     steps = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in steps if line["event"] == "StepDone"] == [1, 2, 3, 4]
     assert all(line["loss"] < 9 for line in steps if line["event"] == "StepDone")
-    assert os.path.getsize(log) > 0
+    assert log.stat().st_size > 0

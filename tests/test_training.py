@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -224,4 +223,4 @@ def test_the_log_holds_every_event_as_json(job, tmp_path):
     assert logged == told[told.index("DatasetScanned") :]  # before it, it is not known how much of an older log to keep
     assert logged[-1] == "Finished"
     assert [line["loss"] for line in lines if line["event"] == "StepDone"] == list(result.losses)
-    assert os.path.exists(result.run_dir / "loss.png")
+    assert (result.run_dir / "loss.png").exists()

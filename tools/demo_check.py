@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 import torch
-from demo_scenes import COLOURS, contrasting, distance
+from demo_scenes import contrasting, distance
+from demo_shapes import COLOURS
 from PIL import Image
 
 STEPS, GUIDANCE = 20, 5.0
@@ -30,11 +31,11 @@ SHEET = (
     "an orange diamond on a black and white checkered background",
     "a black triangle on a gradient background from yellow to red",
     "a red square and a green circle on a white background",
-    "a yellow star on the left and a pink flower on the right on a blue background",
-    "a small black cross at the bottom on a turquoise background",
-    "a big green circle with black zigzags on a yellow background",
     "a small white star at the top on a brown background",
-    "a gray cat on a green and yellow checkered background",
+    "a red creature with white antennae on a blue background",
+    "a big green creature with black dots and yellow ears on a pink background",
+    "a blue creature with orange stripes in the desert",
+    "a small orange creature with purple horns on the left on a gray background",
 )
 
 

@@ -6,12 +6,16 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo_scenes import COLOURS, LANDSCAPES, POSITIONS, SUPERSAMPLING, checker, disc, gradient, landscape, place
-from PIL import Image, ImageDraw
+from demo_creatures import Creature, draw_creature
+from demo_scenes import LANDSCAPES, POSITIONS, SUPERSAMPLING, checker, gradient, landscape, place
+from demo_shapes import COLOURS
+from PIL import Image
 
 PIXELS = 256
 REPEATS = 10
 TRIGGER = "zibu"
+MASCOT = Creature("purple", "stripes", "orange", "antennae", "yellow")
+"""With one big eye, which no creature of the scenes has, and in colours that none of them has."""
 HALF_SIZES = {"small": 0.21, "": 0.3, "big": 0.4}
 
 
@@ -61,27 +65,6 @@ HELD_OUT = (
 )
 
 
-def _mascot(side: int, x: float, y: float, r: float, gaze: float) -> Image.Image:
-    """The mascot alone on a transparent canvas, about 2 r high around (x, y); gaze moves the pupils, -1 to 1."""
-    layer = Image.new("RGBA", (side, side))
-    draw = ImageDraw.Draw(layer)
-    orange, purple, yellow = COLOURS["orange"], COLOURS["purple"], COLOURS["yellow"]
-    for way in (-1, 1):
-        draw.line((x + way * 0.2 * r, y - 0.4 * r, x + way * 0.5 * r, y - 0.9 * r), fill=orange, width=round(0.11 * r))
-        disc(draw, x + way * 0.52 * r, y - 0.92 * r, 0.17 * r, fill=yellow)
-        disc(draw, x + way * 0.35 * r, y + 0.93 * r, 0.27 * r, 0.14 * r, fill=orange)
-    body = Image.new("L", (side, side))
-    disc(ImageDraw.Draw(body), x, y + 0.12 * r, 0.8 * r, 0.78 * r, fill=255)
-    stripes = Image.new("RGBA", (side, side), purple)
-    for row in (0.28, 0.56, 0.84):
-        ImageDraw.Draw(stripes).rectangle((0, y + (row - 0.07) * r, side, y + (row + 0.07) * r), fill=orange)
-    layer.paste(stripes, mask=body)
-    for way in (-1, 1):
-        disc(draw, x + way * 0.31 * r, y - 0.16 * r, 0.28 * r, fill=COLOURS["white"])
-        disc(draw, x + (way * 0.31 + 0.1 * gaze) * r, y - 0.13 * r, 0.12 * r, fill=COLOURS["black"])
-    return layer
-
-
 def _background(rng: random.Random, pose: Pose, side: int) -> Image.Image:
     if pose.behind[0] in LANDSCAPES:
         return landscape(rng, pose.behind[0], side)
@@ -90,15 +73,13 @@ def _background(rng: random.Random, pose: Pose, side: int) -> Image.Image:
 
 
 def draw_pose(pose: Pose, seed: str, pixels: int = PIXELS) -> Image.Image:
-    """The picture of one pose; seed settles the small things: tilt, gaze, stars, grass."""
+    """The picture of one pose; seed settles the small things: gaze, stars, grass."""
     rng = random.Random(seed)
     side = pixels * SUPERSAMPLING
     canvas = _background(rng, pose, side)
     r = HALF_SIZES[pose.size]
     x, y = (fraction * side for fraction in place(rng, POSITIONS.get(pose.position, (0, 0)), 1.15 * r))
-    layer = _mascot(side, x, y, r * side, rng.choice((-1, 0, 1)))
-    layer = layer.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC, center=(x, y))
-    canvas.paste(layer, mask=layer.getchannel("A"))
+    draw_creature(canvas, MASCOT, (x, y), r * side, rng.choice((-1, 0, 1)), eyes=1)
     return canvas.reduce(SUPERSAMPLING)
 
 

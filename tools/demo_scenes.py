@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from demo_creatures import TOPS, Creature, draw_creature
+from demo_shapes import COLOURS, SHAPES, Colour, add_details, box, disc, ring_points
 from PIL import Image, ImageDraw
-
-Colour = tuple[int, int, int]
-Painter = Callable[[ImageDraw.ImageDraw, float, float, float], None]
-"""Paints one shape of half-size r around (x, y), all in pixels of the large canvas."""
 
 SUPERSAMPLING = 4
 
-COLOURS: dict[str, Colour] = {
-    "red": (220, 35, 40),
-    "green": (40, 160, 60),
-    "blue": (40, 80, 220),
-    "yellow": (250, 220, 50),
-    "orange": (250, 140, 25),
-    "purple": (130, 50, 180),
-    "pink": (250, 150, 200),
-    "brown": (125, 75, 35),
-    "black": (20, 20, 25),
-    "white": (248, 248, 248),
-    "gray": (140, 140, 145),
-    "turquoise": (50, 205, 205),
-}
 POSITIONS: dict[str, tuple[int, int]] = {
     "in the top left corner": (-1, -1),
     "at the top": (0, -1),
@@ -43,133 +26,6 @@ SIZES: dict[str, tuple[float, float]] = {"small": (0.13, 0.17), "": (0.22, 0.27)
 PATTERNS = ("stripes", "dots", "zigzags")
 
 
-# ---------------------------------------------------------------- shapes
-
-
-def _ring_points(x: float, y: float, radii: list[float]) -> list[tuple[float, float]]:
-    """Points on rays at equal angles, the first straight up; radii repeat one after the other."""
-    step = 360.0 / len(radii)
-    angles = [math.radians(step * i - 90) for i in range(len(radii))]
-    return [(x + r * math.cos(a), y + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
-
-
-def disc(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float | None = None, fill: object = 255) -> None:
-    """An ellipse of half-axes rx and ry (rx too when left out) around (x, y)."""
-    ry = rx if ry is None else ry
-    draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=fill)
-
-
-def _box(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float, fill: object = 255) -> None:
-    draw.rectangle((x - rx, y - ry, x + rx, y + ry), fill=fill)
-
-
-def _star(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    draw.polygon(_ring_points(x, y, [1.1 * r, 0.46 * r] * 5), fill=255)
-
-
-def _heart(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    turns = [2 * math.pi * i / 60 for i in range(60)]
-    draw.polygon(
-        [
-            (
-                x + r * math.sin(t) ** 3,
-                y - r * (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 15,
-            )
-            for t in turns
-        ],
-        fill=255,
-    )
-
-
-def _ring(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    disc(draw, x, y, r)
-    disc(draw, x, y, 0.5 * r, fill=0)
-
-
-def _cross(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    _box(draw, x, y, r, 0.34 * r)
-    _box(draw, x, y, 0.34 * r, r)
-
-
-def _moon(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    disc(draw, x, y, r)
-    disc(draw, x + 0.5 * r, y - 0.15 * r, 0.8 * r, fill=0)
-
-
-def _flower(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    for px, py in _ring_points(x, y, [0.6 * r] * 6):
-        disc(draw, px, py, 0.4 * r)
-
-
-def _house(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    _box(draw, x, y + 0.4 * r, 0.75 * r, 0.6 * r)
-    draw.polygon([(x - r, y - 0.15 * r), (x, y - r), (x + r, y - 0.15 * r)], fill=255)
-
-
-def _tree(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    for top, half in ((-1.0, 0.55), (-0.55, 0.75), (-0.1, 0.95)):
-        draw.polygon([(x, y + top * r), (x - half * r, y + (top + 0.75) * r), (x + half * r, y + (top + 0.75) * r)], fill=255)
-
-
-def _fish(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    disc(draw, x - 0.2 * r, y, 0.8 * r, 0.55 * r)
-    draw.polygon([(x + 0.35 * r, y), (x + r, y - 0.55 * r), (x + r, y + 0.55 * r)], fill=255)
-
-
-def _cat(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    disc(draw, x, y + 0.15 * r, 0.95 * r, 0.8 * r)
-    for side in (-1, 1):
-        draw.polygon([(x + side * 0.9 * r, y - r), (x + side * 0.95 * r, y + 0.1 * r), (x + side * 0.2 * r, y - 0.5 * r)], fill=255)
-
-
-def _mushroom(draw: ImageDraw.ImageDraw, x: float, y: float, r: float) -> None:
-    draw.pieslice((x - r, y - 0.9 * r, x + r, y + 0.9 * r), 180, 360, fill=255)
-
-
-SHAPES: dict[str, Painter] = {
-    "circle": lambda draw, x, y, r: disc(draw, x, y, r),
-    "square": lambda draw, x, y, r: _box(draw, x, y, 0.88 * r, 0.88 * r),
-    "triangle": lambda draw, x, y, r: draw.polygon(_ring_points(x, y + 0.2 * r, [1.15 * r] * 3), fill=255),
-    "diamond": lambda draw, x, y, r: draw.polygon(_ring_points(x, y, [r] * 4), fill=255),
-    "star": _star,
-    "heart": _heart,
-    "ring": _ring,
-    "cross": _cross,
-    "moon": _moon,
-    "flower": _flower,
-    "house": _house,
-    "tree": _tree,
-    "fish": _fish,
-    "cat": _cat,
-    "mushroom": _mushroom,
-    "face": lambda draw, x, y, r: disc(draw, x, y, r),
-}
-
-
-def _detail(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, ink: Colour) -> None:
-    """The parts of a many-part shape that do not take its colour; ink is black or white, whichever shows."""
-    if shape == "flower":
-        disc(draw, x, y, 0.32 * r, fill=COLOURS["yellow"] if ink == COLOURS["black"] else COLOURS["white"])
-    elif shape == "house":
-        _box(draw, x - 0.35 * r, y + 0.35 * r, 0.2 * r, 0.2 * r, fill=ink)
-        _box(draw, x + 0.32 * r, y + 0.6 * r, 0.2 * r, 0.4 * r, fill=COLOURS["brown"])
-    elif shape == "tree":
-        _box(draw, x, y + 0.82 * r, 0.18 * r, 0.2 * r, fill=COLOURS["brown"])
-    elif shape == "fish":
-        disc(draw, x - 0.6 * r, y - 0.12 * r, 0.12 * r, fill=ink)
-    elif shape == "cat":
-        for side in (-1, 1):
-            disc(draw, x + side * 0.38 * r, y + 0.02 * r, 0.14 * r, 0.2 * r, fill=ink)
-            draw.line((x + side * 0.3 * r, y + 0.5 * r, x + side * 1.1 * r, y + 0.4 * r), fill=ink, width=max(1, round(0.06 * r)))
-        draw.polygon([(x - 0.14 * r, y + 0.32 * r), (x + 0.14 * r, y + 0.32 * r), (x, y + 0.52 * r)], fill=ink)
-    elif shape == "mushroom":
-        _box(draw, x, y + 0.4 * r, 0.3 * r, 0.45 * r, fill=(240, 225, 195))
-    elif shape == "face":
-        for side in (-1, 1):
-            disc(draw, x + side * 0.35 * r, y - 0.25 * r, 0.13 * r, fill=ink)
-        draw.arc((x - 0.55 * r, y - 0.45 * r, x + 0.55 * r, y + 0.6 * r), 25, 155, fill=ink, width=max(2, round(0.13 * r)))
-
-
 # ---------------------------------------------------------------- patterns and backgrounds
 
 
@@ -182,7 +38,7 @@ def _pattern(name: str, side: int, x: float, y: float, r: float) -> Image.Image:
     for i in range(-count, count + 1):
         line = y + i * step
         if name == "stripes":
-            _box(draw, x, line, 2 * r, 0.24 * step)
+            box(draw, x, line, 2 * r, 0.24 * step)
         elif name == "dots":
             for j in range(-count, count + 1):
                 disc(draw, x + (j + 0.5 * (i % 2)) * step, line, 0.27 * step)
@@ -225,7 +81,7 @@ def landscape(rng: random.Random, name: str, side: int) -> Image.Image:
     elif name == "meadow":
         canvas = gradient(side, (130, 195, 250), (205, 232, 255))
         draw = ImageDraw.Draw(canvas)
-        _box(draw, side / 2, side, side, 0.45 * side, fill=(85, 165, 60))
+        box(draw, side / 2, side, side, 0.45 * side, fill=(85, 165, 60))
         for _ in range(40):
             x, y = rng.random() * side, rng.uniform(0.58, 1.0) * side
             draw.line((x, y, x + rng.uniform(-0.02, 0.02) * side, y - 0.06 * side), fill=(50, 125, 40), width=max(1, side // 100))
@@ -278,7 +134,7 @@ def _article(words: str) -> str:
 
 def background(rng: random.Random, side: int, kind: str | None = None) -> tuple[Image.Image, str, tuple[str, ...]]:
     """A background of side × side pixels, its wording, and the colours a shape on it must stay away from."""
-    kind = kind or rng.choices(("plain", "gradient", "checker", "landscape"), (50, 12, 14, 24))[0]
+    kind = kind or rng.choices(("plain", "gradient", "checker", "landscape"), (56, 10, 12, 22))[0]
     if kind == "landscape":
         kind = rng.choice(list(LANDSCAPES))
     if kind in LANDSCAPES:
@@ -291,7 +147,7 @@ def background(rng: random.Random, side: int, kind: str | None = None) -> tuple[
     ends = tinted(rng, first), tinted(rng, second)
     if kind == "gradient":
         return gradient(side, *ends), f"on a gradient background from {first} to {second}", (first, second)
-    return checker(side, *ends, rng.choice((4, 8))), f"on {_article(first)} and {second} checkered background", (first, second)
+    return checker(side, *ends, 4), f"on {_article(first)} and {second} checkered background", (first, second)
 
 
 # ---------------------------------------------------------------- scenes
@@ -318,13 +174,13 @@ def paint(canvas: Image.Image, rng: random.Random, shape: str, colour: str, wher
     mask = Image.new("L", canvas.size)
     SHAPES[shape](ImageDraw.Draw(mask), x, y, r)
     filling, words = Image.new("RGB", canvas.size, tinted(rng, colour)), ""
-    if rng.random() < 0.3 and shape not in ("face", "cat", "house"):
+    if rng.random() < 0.2 and shape not in ("face", "cat", "house"):
         pattern, second = rng.choice(PATTERNS), contrasting(rng, colour)
         filling.paste(tinted(rng, second), mask=_pattern(pattern, side, x, y, r))
         words = f" with {second} {pattern}"
     canvas.paste(filling, mask=mask)
     dark = sum(COLOURS[colour]) < 300
-    _detail(ImageDraw.Draw(canvas), shape, x, y, r, COLOURS["white" if dark else "black"])
+    add_details(ImageDraw.Draw(canvas), shape, x, y, r, COLOURS["white" if dark else "black"])
     return words
 
 
@@ -335,6 +191,21 @@ def _one(rng: random.Random, canvas: Image.Image, hidden: tuple[str, ...]) -> st
     r = rng.uniform(*SIZES[size])
     pattern = paint(canvas, rng, shape, colour, place(rng, POSITIONS.get(position, (0, 0)), r), r)
     return _article(f"{size} {colour} {shape}".strip()) + pattern + (f" {position}" if position else "")
+
+
+def _creature(rng: random.Random, canvas: Image.Image, hidden: tuple[str, ...]) -> str:
+    body = contrasting(rng, *hidden)
+    pattern, top = rng.choice(("", "stripes", "dots")), rng.choice(("", *TOPS))
+    # The demo's mascot is purple with orange stripes: nothing here may be.
+    on_body = contrasting(rng, body, *(("orange",) if body == "purple" else ()))
+    look = Creature(body, pattern, on_body if pattern else "", top, contrasting(rng, *hidden) if top else "")
+    size = rng.choice(list(SIZES))
+    position = "" if size == "big" or rng.random() < 0.45 else rng.choice(list(POSITIONS))
+    r = {"small": 0.21, "": 0.3, "big": 0.4}[size] * rng.uniform(0.92, 1.08)
+    x, y = place(rng, POSITIONS.get(position, (0, 0)), 1.1 * r)
+    side = canvas.width
+    draw_creature(canvas, look, (x * side, y * side), r * side, rng.choice((-1, 0, 1)))
+    return _article(f"{size} {look.words}".strip()) + (f" {position}" if position else "")
 
 
 def _two(rng: random.Random, canvas: Image.Image, hidden: tuple[str, ...]) -> str:
@@ -350,7 +221,7 @@ def draw_scene(seed: int, index: int, pixels: int = 64) -> Scene:
     """Scene number index of the endless series that seed names."""
     rng = random.Random(f"scene {seed} {index}")
     canvas, behind, hidden = background(rng, pixels * SUPERSAMPLING)
-    subject = (_two if rng.random() < 0.08 else _one)(rng, canvas, hidden)
+    subject = rng.choices((_one, _two, _creature), (55, 5, 40))[0](rng, canvas, hidden)
     wording = rng.choices(("{s} {b}", "{b}, {s}", "a picture of {s} {b}", "a drawing of {s} {b}"), (64, 12, 12, 12))[0]
     return Scene(canvas.reduce(SUPERSAMPLING), wording.format(s=subject, b=behind))
 
@@ -368,7 +239,7 @@ def draw_doodle(seed: int, index: int, pixels: int = 64) -> Image.Image:
             disc(draw, x, y, r, r * rng.uniform(0.4, 1.0), fill=fill)
             disc(draw, x + rng.uniform(-0.4, 0.4) * r, y, 0.4 * r, fill=COLOURS[rng.choice(("black", "white"))])
         elif kind == 1:
-            draw.polygon(_ring_points(x, y, [r * rng.uniform(0.4, 1.2) for _ in range(rng.randint(3, 8))]), fill=fill)
+            draw.polygon(ring_points(x, y, [r * rng.uniform(0.4, 1.2) for _ in range(rng.randint(3, 8))]), fill=fill)
         elif kind == 2:
             draw.arc(
                 (x - r - 2, y - r - 2, x + r + 2, y + r + 2), rng.randrange(360), rng.randrange(360), fill=fill, width=rng.randint(3, 12)

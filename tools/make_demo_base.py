@@ -154,6 +154,7 @@ def train_autoencoder(options: argparse.Namespace) -> tuple[AutoencoderKL, dict[
         model.load_state_dict(weights)
         return model.eval(), record
     start_linear(model)
+
     def loss_of(model: AutoencoderKL, generator: torch.Generator) -> torch.Tensor:
         batch = draw_batch(options, generator)
         with torch.autocast("cpu", torch.bfloat16):
@@ -189,7 +190,7 @@ def polish_decoder(model: AutoencoderKL, options: argparse.Namespace) -> dict[st
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 latents = model.encode(batch).latent_dist.mean.float()
-                latents += 0.04 / SCALING_FACTOR * torch.randn(latents.shape, generator=generator)
+                latents += 0.1 / SCALING_FACTOR * torch.randn(latents.shape, generator=generator)
             error = model.decode(latents).sample.float() - batch
         return error.abs().mean() + error.square().mean()
 
@@ -278,11 +279,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("demo_base_work"), help="folder for checkpoints and cached latents")
     parser.add_argument("--export-now", action="store_true", help="write what the last checkpoints hold instead of training on")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--vae-steps", type=int, default=450)
+    parser.add_argument("--vae-steps", type=int, default=2000)
     parser.add_argument("--vae-batch", type=int, default=8)
-    parser.add_argument("--decoder-steps", type=int, default=1000, help="steps of the decoder alone, at the end")
-    parser.add_argument("--scenes", type=int, default=12000)
-    parser.add_argument("--steps", type=int, default=5600, help="steps of the UNet and text encoder")
+    parser.add_argument("--decoder-steps", type=int, default=1200, help="steps of the decoder alone, at the end")
+    parser.add_argument("--scenes", type=int, default=16000)
+    parser.add_argument("--steps", type=int, default=8000, help="steps of the UNet and text encoder")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)

@@ -244,7 +244,7 @@ def running_comfy(checkout: Path, base: Path, packs: dict[str, Path]) -> Iterato
     command += ["--base-directory", str(base), "--database-url", f"sqlite:///{base / 'user/comfyui.db'}"]
     command += ["--listen", "127.0.0.1", "--port", str(port)]
     environment = {"HF_HUB_OFFLINE": "1", **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    with open(base / "comfyui.log", "wb") as log:
+    with (base / "comfyui.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         comfy = Comfy(f"http://127.0.0.1:{port}", base, process)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from trainer.config import TrainConfig, from_dict, load, to_yaml
-from trainer.config.sections import parse_size
+from trainer.config.sizes import parse_size
 from trainer.errors import ConfigError
 
 GOOD = {"base": {"checkpoint": "a.safetensors"}, "dataset": {"folders": [{"path": "pictures"}]}}

@@ -40,13 +40,13 @@ class _CastAll(torch.autograd.Function):
     """Copies of many tensors in another dtype, as one operation, so that no layer casts its own weights at each use."""
 
     @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(_ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
         torch._foreach_copy_(copies, list(tensors))
         return tuple(copies)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+    def backward(_ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         present = [gradient for gradient in gradients if gradient is not None]
         wide = [torch.empty_like(gradient, dtype=torch.float32) for gradient in present]
         if present:

@@ -1,23 +1,14 @@
 """The description of a job: frozen sections, read from YAML, JSON, keywords or ComfyUI widgets."""
 
+from .base import BaseSection
+from .dataset import BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
 from .io import from_dict, load, to_yaml
 from .job import TrainConfig
-from .sections import (
-    AdapterSection,
-    BaseSection,
-    BucketSection,
-    CacheSection,
-    CaptionSection,
-    DatasetSection,
-    FolderSection,
-    OptimizerSection,
-    Prompt,
-    SampleSection,
-    SaveSection,
-    ScheduleSection,
-    TrainSection,
-    ValidateSection,
-)
+from .method import AdapterSection
+from .optimizer import OptimizerSection, ScheduleSection
+from .sample import Prompt, SampleSection, ValidateSection
+from .sizes import Size
+from .train import SaveSection, TrainSection
 
 __all__ = [
     "AdapterSection",
@@ -32,6 +23,7 @@ __all__ = [
     "SampleSection",
     "SaveSection",
     "ScheduleSection",
+    "Size",
     "TrainConfig",
     "TrainSection",
     "ValidateSection",

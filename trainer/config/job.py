@@ -6,18 +6,13 @@ from typing import Any
 
 from pydantic import Field
 
+from .base import BaseSection
+from .dataset import DatasetSection
+from .method import Method
+from .optimizer import OptimizerSection, ScheduleSection
+from .sample import SampleSection, ValidateSection
 from .section import Section
-from .sections import (
-    BaseSection,
-    DatasetSection,
-    Method,
-    OptimizerSection,
-    SampleSection,
-    SaveSection,
-    ScheduleSection,
-    TrainSection,
-    ValidateSection,
-)
+from .train import SaveSection, TrainSection
 
 
 class TrainConfig(Section):

@@ -6,7 +6,7 @@ import functools
 import math
 from dataclasses import dataclass
 
-from ..config.sections import DatasetSection, Size
+from ..config import DatasetSection, Size
 from ..errors import ConfigError, DatasetError
 
 LATENT_PIXELS = 8  # one latent stands for 8x8 pixels in every supported family

@@ -8,7 +8,7 @@ import random
 import re
 from pathlib import Path
 
-from ..config.sections import CaptionSection
+from ..config import CaptionSection
 
 
 def read_caption(path: Path) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 
-from ..config.sections import Size
+from ..config import Size
 from ..errors import DatasetError
 from .buckets import Placement
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.sections import DatasetSection, Size
+from ..config import DatasetSection, Size
 from ..errors import ConfigError, DatasetError
 from ..events import StopCheck, never
 from .buckets import check_buckets, enlarged, nearest_bucket, obstacle, place, share_kept

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.sections import DatasetSection, Size
+from ..config import DatasetSection, Size
 from .buckets import enlarged, place
 from .cache import file_digest
 from .records import Record, Scan, Skipped

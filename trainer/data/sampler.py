@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..config.sections import Size
+from ..config import Size
 from ..seeds import derive
 
 

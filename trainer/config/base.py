@@ -1,0 +1,17 @@
+"""The `base` section."""
+
+from __future__ import annotations
+
+from .section import Int, Section, option
+
+
+class BaseSection(Section):
+    """The model that is trained on."""
+
+    checkpoint: str = option(..., "A .safetensors or .ckpt file, or a diffusers folder.")
+    family: str = option("auto", "Model family; auto reads it from the file's header.", advanced=True)
+    vae: str | None = option(None, "A VAE file or folder used instead of the checkpoint's own.")
+    clip_skip: Int = option(1, "Which text-encoder layer to use, counted from the end: 1 for realistic models, 2 for anime.", ge=1, le=12)
+    tokenizer: str | None = option(
+        None, "Folder with the tokenizer's vocab.json and merges.txt, if it is not beside the model.", advanced=True
+    )

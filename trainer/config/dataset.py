@@ -1,0 +1,71 @@
+"""The `dataset` section."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from .section import Int, Section, option
+from .sizes import Resolution
+
+
+class FolderSection(Section):
+    """One folder of pictures."""
+
+    path: str = option(..., "A folder of pictures, or the parent of folders named N_concept (N = repeats).")
+    repeats: Int | None = option(None, "How often each picture counts per epoch; overrides N of N_concept.", ge=1, le=10000)
+    class_words: str | None = option(None, "Caption of pictures that have none; overrides the words of N_concept.")
+
+
+class CaptionSection(Section):
+    """How captions are read and varied."""
+
+    extensions: tuple[str, ...] = option((".txt", ".caption"), "Caption file endings, tried in this order.", advanced=True)
+    missing: Literal["class_words", "empty", "skip", "refuse"] = option(
+        "class_words",
+        "A picture without a caption: use the folder's class words (skip it where there are none), train it with an empty text, "
+        "skip it, or refuse to start.",
+    )
+    shuffle: bool = option(False, "Put the comma-separated tags into a new random order at each use.")
+    keep_tokens: Int = option(0, "So many tags at the front stay where they are when shuffling.", ge=0, le=75)
+    separator: str = option(",", "What separates tags.", min_length=1, advanced=True)
+
+
+class BucketSection(Section):
+    """Aspect-ratio buckets: pictures are cropped as little as possible instead of being made square."""
+
+    enabled: bool = option(True, "Group pictures by aspect ratio; off crops every picture to `resolution`.")
+    min_side: Int | None = option(None, "Shortest side of a bucket in pixels; default half the resolution.", ge=8, advanced=True)
+    max_side: Int | None = option(None, "Longest side of a bucket in pixels; default twice the resolution.", ge=8, advanced=True)
+    step: Int = option(64, "Bucket sides are multiples of this.", ge=8, le=512, multiple_of=8, advanced=True)
+    upscale: bool = option(True, "Enlarge pictures that are smaller than their bucket; off gives them a smaller bucket.")
+
+
+class CacheSection(Section):
+    """Encoded pictures and captions, kept between runs and found again by content."""
+
+    dir: str | None = option(None, "Folder of the caches; default `.lora_furnace_cache` beside the outputs.", advanced=True)
+    latents: bool = option(True, "Encode each picture once. Off encodes again at every step.", advanced=True)
+    text: bool = option(True, "Encode each caption once, where the text encoder is not trained and captions do not vary.", advanced=True)
+
+
+class DatasetSection(Section):
+    """Pictures and captions."""
+
+    folders: tuple[FolderSection, ...] = option(..., "Folders of pictures.", min_length=1)
+    resolution: Resolution = option((512, 512), "Training size in pixels: 512, or 512x768 (width x height).")
+    batch_size: Int = option(1, "Pictures per step. At 512x512: 1 with 6 GB, 4 to 6 with 12 GB.", ge=1, le=1024)
+    background: str = option("white", "Colour behind transparent pictures: a name or #rrggbb.", advanced=True)
+    unreadable: Literal["skip", "refuse"] = option("skip", "A damaged picture: skip it (it is listed), or refuse to start.", advanced=True)
+    captions: CaptionSection = option(CaptionSection(), "How captions are read and varied.")
+    buckets: BucketSection = option(BucketSection(), "Aspect-ratio buckets.")
+    cache: CacheSection = option(CacheSection(), "Caches.")
+
+    @field_validator("background")
+    @classmethod
+    def _colour(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        ImageColor.getrgb(value)
+        return value

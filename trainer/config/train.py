@@ -1,0 +1,41 @@
+"""The `train` and `save` sections."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import field_validator
+
+from .section import Int, Section, option
+
+
+class TrainSection(Section):
+    """Length, precision, device."""
+
+    epochs: Int = option(10, "How often the whole dataset is seen.", ge=1, le=100000)
+    steps: Int | None = option(None, "Optimizer steps; wins over epochs when given.", ge=1, le=10_000_000)
+    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "Number format of the frozen model. Adapters always train in fp32.")
+    seed: Int = option(1, "Everything random follows from it.", ge=0, le=2**63 - 1)
+    gradient_accumulation: Int = option(1, "Batches per optimizer step.", ge=1, le=1024, advanced=True)
+    gradient_checkpointing: bool = option(False, "Saves memory, costs about a third of the speed.", advanced=True)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps, xpu …", advanced=True)
+
+
+class SaveSection(Section):
+    """What is written where."""
+
+    dir: str = option("out", "Folder of the LoRA files.")
+    name: str = option("my_lora", "Name of the LoRA; numbered files are saved on the way.", min_length=1, max_length=128)
+    every_epochs: Int | None = option(1, "Save a numbered file every so many epochs.", ge=1)
+    every_steps: Int | None = option(None, "Save a numbered file every so many steps.", ge=1)
+    dtype: Literal["fp16", "bf16", "fp32"] = option("fp16", "Number format of the saved file.")
+    run_dir: str | None = option(None, "Folder of log, samples and resumable state; default <dir>/<name>.", advanced=True)
+    comment: str = option("", "Free text kept in the file's metadata.", advanced=True)
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, value: str) -> str:
+        if re.search(r'[\\/:*?"<>|\x00-\x1f]', value) or value.strip(" .") != value:
+            raise ValueError(f'{value!r} cannot be a file name: leave out \\ / : * ? " < > | and outer spaces or dots')
+        return value
