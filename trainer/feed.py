@@ -35,6 +35,8 @@ class Batch:
     pixels: Tensor | None  # (B, 3, H, W) in [-1, 1]
     conditioning: Conditioning | None
     seeds: tuple[int, ...]  # one per sample: the start of its noise and timestep
+    masks: Tensor | None = None  # (B, 1, h, w) at latent resolution, 0 to 1, float32: where the loss counts
+    weights: tuple[float, ...] | None = None  # one per sample: the weight of its loss
 
 
 @dataclass(frozen=True)
