@@ -46,3 +46,22 @@ def test_the_noise_range_of_stable_diffusion():
     sigmas = NoiseSchedule.scaled_linear().sigmas
     assert len(sigmas) == 1000 and bool((sigmas[1:] > sigmas[:-1]).all())
     assert float(sigmas[0]) == pytest.approx(0.0292, abs=1e-4) and float(sigmas[-1]) == pytest.approx(14.6146, abs=1e-3)
+
+
+def test_zero_terminal_snr_is_that_of_diffusers():
+    from diffusers.schedulers.scheduling_ddpm import rescale_zero_terminal_snr as library
+
+    plain, rescaled = (NoiseSchedule.scaled_linear(prediction="v", zero_terminal_snr=zero) for zero in (False, True))
+    betas = 1 - plain.alphas_cumprod / torch.cat([torch.ones(1), plain.alphas_cumprod[:-1]])
+    torch.testing.assert_close(rescaled.alphas_cumprod, torch.cumprod(1 - library(betas), 0), rtol=1e-9, atol=1e-12)
+    assert rescaled.zero_terminal_snr and not plain.zero_terminal_snr
+    assert float(rescaled.alphas_cumprod[-1]) == 0 and float(rescaled.alphas_cumprod[0]) == pytest.approx(float(plain.alphas_cumprod[0]))
+
+
+def test_at_zero_terminal_snr_the_last_timestep_is_noise_and_its_target_the_picture():
+    schedule, (clean, noise) = NoiseSchedule.scaled_linear(prediction="v", zero_terminal_snr=True), case()
+    last = torch.full((5,), 999)
+    torch.testing.assert_close(schedule.add_noise(clean, noise, last), noise)
+    torch.testing.assert_close(schedule.target(clean, noise, last), -clean)
+    assert float(schedule.sigmas[-1]) == pytest.approx(4518.77, abs=0.01)  # ComfyUI's sigma_max of such models
+    assert bool((schedule.sigmas[1:] > schedule.sigmas[:-1]).all())

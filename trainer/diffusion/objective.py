@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "v"]
+_LEAST_ALPHA = 4.8973451890853435e-08  # ComfyUI's abar where it is zero in training, so that sigma is finite (4518.8)
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,23 @@ class NoiseSchedule:
     prediction: Prediction = "epsilon"
 
     @classmethod
-    def scaled_linear(cls, start: float = 0.00085, end: float = 0.012, steps: int = 1000, prediction: Prediction = "epsilon"):
+    def scaled_linear(
+        cls,
+        start: float = 0.00085,
+        end: float = 0.012,
+        steps: int = 1000,
+        prediction: Prediction = "epsilon",
+        zero_terminal_snr: bool = False,
+    ):
         """The schedule of Stable Diffusion: sqrt(beta) is linear in t."""
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
-        return cls(torch.cumprod(1.0 - betas, 0), prediction)
+        alphas = torch.cumprod(1.0 - betas, 0)
+        return cls(rescale_zero_terminal_snr(alphas) if zero_terminal_snr else alphas, prediction)
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether the last timestep is noise alone."""
+        return float(self.alphas_cumprod[-1]) == 0
 
     @property
     def num_timesteps(self) -> int:
@@ -34,8 +48,9 @@ class NoiseSchedule:
 
     @property
     def sigmas(self) -> Tensor:
-        """sqrt((1 - abar) / abar), ascending: the noise level of x_t / sqrt(abar_t)."""
-        return ((1 - self.alphas_cumprod) / self.alphas_cumprod) ** 0.5
+        """sqrt((1 - abar) / abar), ascending and finite: the noise level of x_t / sqrt(abar_t)."""
+        alphas = self.alphas_cumprod.clamp(min=_LEAST_ALPHA)
+        return ((1 - alphas) / alphas) ** 0.5
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t for latents and noise of shape (B, C, H, W) and integer timesteps (B,)."""
@@ -60,3 +75,9 @@ class NoiseSchedule:
         alpha = self.alphas_cumprod.sqrt().to(like.device, like.dtype)
         sigma = (1 - self.alphas_cumprod).sqrt().to(like.device, like.dtype)
         return alpha[timesteps].view(shape), sigma[timesteps].view(shape)
+
+
+def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    """abar (T,) with abar_T = 0 and abar_1 as it was: sqrt(abar) is shifted, then scaled (Lin et al. 2023, arXiv 2305.08891, algorithm 1)."""
+    root = alphas_cumprod.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
