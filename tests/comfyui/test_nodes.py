@@ -124,17 +124,20 @@ def pictures(comfy: Comfy, outputs: Json, node: str) -> list[np.ndarray]:
 
 def native(strength: float, prompt: str) -> Json:
     """Load LoRA → KSampler → VAE Decode."""
+    lora = use("LoraLoader", model=["ckpt", 0], clip=["ckpt", 1], lora_name=["train", 0], strength_model=strength, strength_clip=strength)
+    return {f"lora {strength}": lora} | drawn(str(strength), prompt, [f"lora {strength}", 0], [f"lora {strength}", 1])
+
+
+def drawn(name: str, prompt: str, model: list[Any], clip: list[Any]) -> Json:
+    """KSampler → VAE Decode → node "native NAME"."""
     return {
-        f"lora {strength}": use(
-            "LoraLoader", model=["ckpt", 0], clip=["ckpt", 1], lora_name=["train", 0], strength_model=strength, strength_clip=strength
-        ),
-        f"positive {strength}": use("CLIPTextEncode", clip=[f"lora {strength}", 1], text=prompt),
-        f"negative {strength}": use("CLIPTextEncode", clip=[f"lora {strength}", 1], text="blurry"),
-        f"sampler {strength}": use(
+        f"positive {name}": use("CLIPTextEncode", clip=clip, text=prompt),
+        f"negative {name}": use("CLIPTextEncode", clip=clip, text="blurry"),
+        f"sampler {name}": use(
             "KSampler",
-            model=[f"lora {strength}", 0],
-            positive=[f"positive {strength}", 0],
-            negative=[f"negative {strength}", 0],
+            model=model,
+            positive=[f"positive {name}", 0],
+            negative=[f"negative {name}", 0],
             latent_image=["latent", 0],
             seed=7,
             steps=2,
@@ -143,8 +146,8 @@ def native(strength: float, prompt: str) -> Json:
             scheduler="normal",
             denoise=1.0,
         ),
-        f"decode {strength}": use("VAEDecode", samples=[f"sampler {strength}", 0], vae=["ckpt", 2]),
-        f"native {strength}": use("PreviewImage", images=[f"decode {strength}", 0]),
+        f"decode {name}": use("VAEDecode", samples=[f"sampler {name}", 0], vae=["ckpt", 2]),
+        f"native {name}": use("PreviewImage", images=[f"decode {name}", 0]),
     }
 
 
@@ -188,6 +191,11 @@ def test_strength_test_equals_native_nodes(comfy: Comfy, checkpoint: str) -> Non
     strengths = (0.0, 0.5, 1.0)
     for strength in strengths:
         prompt |= native(strength, "a house")
+    if "LoraModelLoader" in comfy.object_info():  # takes the LoRA from the socket, not from the file; only its image part
+        prompt["from socket"] = use("LoraModelLoader", model=["ckpt", 0], lora=["train", 2], strength_model=1.0, bypass=False)
+        prompt["from file"] = use("LoraLoaderModelOnly", model=["ckpt", 0], lora_name=["train", 0], strength_model=1.0)
+        for name in ("from socket", "from file"):
+            prompt |= drawn(name, "a house", [name, 0], ["ckpt", 1])
     outputs = comfy.run(prompt, timeout=900)
     assert "lora key not loaded" not in comfy.log()
     cells = pictures(comfy, outputs, "cells")
@@ -195,3 +203,7 @@ def test_strength_test_equals_native_nodes(comfy: Comfy, checkpoint: str) -> Non
     for cell, strength in zip(cells, strengths, strict=True):
         assert np.array_equal(cell, pictures(comfy, outputs, f"native {strength}")[0]), f"strength {strength}"
     assert not np.array_equal(cells[0], cells[2]), "the LoRA must show"
+    if "from socket" in prompt:
+        socket, file = (pictures(comfy, outputs, f"native {name}")[0] for name in ("from socket", "from file"))
+        assert np.array_equal(socket, file)
+        assert not np.array_equal(socket, cells[0])
