@@ -1,0 +1,16 @@
+"""The commands of the command line. Adding one: a module with `HELP`, `arguments(parser)` and `run(options)`, and a line in `COMMANDS`.
+
+`run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
+"""
+
+from . import bench, check, demo, grid, train
+
+COMMANDS = {
+    "train": train,
+    "check": check,
+    "demo": demo,
+    "grid": grid,
+    "bench": bench,
+}
+
+__all__ = ["COMMANDS"]
