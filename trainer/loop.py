@@ -96,7 +96,7 @@ def _step(job: Job, batches: list[Batch]) -> bool:
     samples = sum(len(batch.files) for batch in batches)
     readings = []
     for batch in batches:
-        job.method.before_forward()
+        job.method.before_forward(job.step)
         loss = batch_loss(job.family, job.model, batch).sum() / samples
         readings.append((Readback(loss), batch))
         job.scaler.backward(loss)

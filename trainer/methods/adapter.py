@@ -26,6 +26,7 @@ class AdapterMethod:
         self.trains_text = section.train_text_encoder
         self._sets: dict[str, AdapterSet] = {}
         self._dtype = torch.float32
+        self._seed = 0
 
     @staticmethod
     def check(section: AdapterSection) -> list[str]:
@@ -38,7 +39,7 @@ class AdapterMethod:
         return problems
 
     def attach(self, family: Family, model: Model, seed: int) -> None:
-        self._dtype = model.dtype
+        self._dtype, self._seed = model.dtype, seed
         targets = family.adapter_targets(model)
         for part, wanted in (("text_encoder", self.section.train_text_encoder), ("unet", self.section.train_unet)):
             if wanted:
@@ -58,7 +59,7 @@ class AdapterMethod:
             for part, adapters in self._sets.items()
         ]
 
-    def before_forward(self) -> None:
+    def before_forward(self, step: int | None = None) -> None:
         for adapters in self._sets.values():
             adapters.cast(self._dtype)
 

@@ -37,8 +37,11 @@ class Method(Protocol):
 
     def groups(self) -> list[ParameterGroup]: ...
 
-    def before_forward(self) -> None:
-        """Called before each micro-batch and before each drawing or validation."""
+    def before_forward(self, step: int | None = None) -> None:
+        """Called before each micro-batch with the number of steps done, and before each drawing or validation without it.
+
+        What is drawn by chance for a step is a function of the seed and the step, so that a resumed run draws the same.
+        """
         ...
 
     def without(self) -> AbstractContextManager[None]:
