@@ -2,6 +2,7 @@
 
 from .base_model import BaseModel, DemoBase
 from .dataset import Dataset
+from .dataset_options import Captions
 from .settings import LoraSettings, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
 from .train import TrainLora
@@ -10,6 +11,7 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceBaseModel": BaseModel,
     "LoraFurnaceDemoBase": DemoBase,
     "LoraFurnaceDataset": Dataset,
+    "LoraFurnaceCaptions": Captions,
     "LoraFurnaceLora": LoraSettings,
     "LoraFurnaceTraining": TrainingSettings,
     "LoraFurnaceTrainLora": TrainLora,
@@ -21,6 +23,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceBaseModel": "Base Model (LoRA Furnace)",
     "LoraFurnaceDemoBase": "Demo Base (LoRA Furnace)",
     "LoraFurnaceDataset": "Dataset Folder (LoRA Furnace)",
+    "LoraFurnaceCaptions": "Captions (LoRA Furnace)",
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",

@@ -9,6 +9,7 @@ from . import host
 from .fingerprint import fingerprint
 from .widgets import Widgets, optional_inputs
 
+BASIC_CAPTIONS = ("missing", "shuffle", "keep_tokens", "separator")  # the others are on the Captions node
 NOTHING = "(no pictures yet: put a folder of pictures into ComfyUI's input folder, then press R)"
 
 
@@ -25,9 +26,11 @@ class Dataset:
     RETURN_NAMES = ("dataset",)
     OUTPUT_TOOLTIPS = ("The dataset, for Train LoRA. An edited picture or caption is noticed at the next run.",)
     FUNCTION = "execute"
-    FOLDER = Widgets(FolderSection)
-    PICTURES = Widgets(DatasetSection)
-    CAPTIONS = Widgets(CaptionSection, names={"shuffle": "shuffle_tags", "missing": "missing_captions", "separator": "tag_separator"})
+    FOLDER = Widgets(FolderSection, only=("repeats", "class_words"))
+    PICTURES = Widgets(DatasetSection, only=("resolution", "batch_size", "background", "unreadable"))
+    CAPTIONS = Widgets(
+        CaptionSection, only=BASIC_CAPTIONS, names={"shuffle": "shuffle_tags", "missing": "missing_captions", "separator": "tag_separator"}
+    )
     BUCKETS = Widgets(BucketSection, prefix="bucket_", names={"enabled": "buckets", "upscale": "upscale_small"})
     CACHE = Widgets(CacheSection, prefix="cache_", skip=("dir",))
 

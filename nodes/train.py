@@ -38,7 +38,7 @@ class TrainLora:
     )
     FUNCTION = "execute"
     OUTPUT_NODE = True
-    NAME = Widgets(SaveSection, skip=tuple(name for name in SaveSection.model_fields if name != "name"), names={"name": "lora_name"})
+    NAME = Widgets(SaveSection, only=("name",), names={"name": "lora_name"})
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

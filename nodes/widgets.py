@@ -36,6 +36,7 @@ class Widgets:
     prefix: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()  # empty: all that are not skipped
     advanced: tuple[str, ...] = ()
 
     def inputs(self) -> dict[str, Input]:
@@ -85,7 +86,9 @@ class Widgets:
         return self.prefix + "width", self.prefix + "height"
 
     def _fields(self) -> dict[str, FieldInfo]:
-        fields = {key: info for key, info in self.section.model_fields.items() if key not in self.skip}
+        fields = {
+            key: info for key, info in self.section.model_fields.items() if key not in self.skip and (not self.only or key in self.only)
+        }
         return {key: info for key, info in fields.items() if not info.is_required() and _is_widget(info)}
 
 

@@ -14,7 +14,7 @@ from .estimate import MIB, Estimate, estimate
 from .families import FAMILIES, find_family
 from .files import free_bytes
 from .optim.schedules import check_schedule, warmup_steps
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, resolve_device
 from .preflight import check_places, check_settings, run_dir_of
 
@@ -79,7 +79,7 @@ def check(config: TrainConfig) -> CheckReport:
     taken = existing_artefacts(config)
     warnings += [f"save.name: {taken[0]} exists already; train would refuse this name without --resume"] if taken else []
     plan = make_plan(config)
-    warnings += check_schedule(config.schedule, plan.total_steps)[1]
+    warnings += check_schedule(config.schedule, plan.total_steps)[1] + without_effect(plan)
     model = family.load(config.base, torch.device("meta"), DTYPES[config.train.precision])
     tokenizer = model.tokenizer
     dataset = describe_dataset(plan.scan, config.dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor
 from .config import TrainConfig
 from .data.buckets import Placement
 from .data.cache import TensorCache, file_digest, latent_key, text_key
-from .data.captions import varies, vary
+from .data.captions import plain, texts_in_use, varies, vary
 from .data.images import load_pixels
 from .data.loader import prefetch
 from .data.records import Record
@@ -58,17 +57,16 @@ class Feed:
         for record, placement in zip(self.plan.held_out, self.plan.held_out_placements, strict=True):
             for part in range(timesteps):
                 number = derive(seed, "validation", record.path.name, part)
-                yield self._batch([record], [placement], [record.caption], (number,))
+                caption = plain(record.caption, self.plan.config.dataset.captions)
+                yield self._batch([record], [placement], [caption], (number,))
 
     def _training(self, micro: Micro) -> Batch:
         config = self.plan.config
         records = [self.plan.records[number] for number in micro.records]
         placements = [self.plan.placements[number] for number in micro.records]
         seeds = tuple(derive(config.train.seed, "sample", micro.step, micro.first + place) for place in range(len(records)))
-        captions = [
-            vary(record.caption, config.dataset.captions, random.Random(derive(number, "caption")))
-            for record, number in zip(records, seeds, strict=True)
-        ]
+        epoch = self.plan.epoch_of(micro.step + 1)
+        captions = [vary(record.caption, config.dataset.captions, number, epoch) for record, number in zip(records, seeds, strict=True)]
         return self._batch(records, placements, captions, seeds)
 
     def _batch(self, records: Sequence[Record], placements: Sequence[Placement], captions: list[str], seeds: tuple[int, ...]) -> Batch:
@@ -96,7 +94,8 @@ def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, te
     latents = _fill_latents(plan, family, model, cache, listen, stop) if plan.config.dataset.cache.latents else None
     texts = None
     if text:
-        captions = sorted({record.caption for record in (*plan.records, *plan.held_out)})
+        section = plan.config.dataset.captions
+        captions = sorted(texts_in_use([(record.caption, section) for record in (*plan.records, *plan.held_out)]))
         identity, ids = model.identity["text_encoder"], model.tokenizer.ids  # the ids, for another tokenizer gives others
         texts = {caption: text_key(caption, identity, model.dtype, model.clip_skip, str(ids(caption))) for caption in captions}
         missing = [caption for caption in captions if cache.get(texts[caption]) is None]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .data.cache import file_digest
+from .data.captions import tags_of
 from .optim.schedules import warmup_steps
 from .plan import Plan
 from .seeds import derive
@@ -64,9 +65,8 @@ def short_file_hash(path: Path) -> str:
 def tag_frequency(plan: Plan) -> dict[str, dict[str, int]]:
     """How often each tag stands in the captions of each folder."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    separator = plan.config.dataset.captions.separator
     for record in plan.records:
-        counts[record.folder.name].update(tag.strip() for tag in record.caption.split(separator) if tag.strip())
+        counts[record.folder.name].update(tags_of(record.caption, plan.config.dataset.captions))
     return {folder: dict(counter) for folder, counter in counts.items()}
 
 
@@ -118,6 +118,9 @@ def _dataset(plan: Plan) -> dict[str, Any]:
         "ss_resolution": "({}, {})".format(*config.resolution),
         "ss_shuffle_caption": config.captions.shuffle,
         "ss_keep_tokens": config.captions.keep_tokens,
+        "ss_caption_dropout_rate": config.captions.dropout,
+        "ss_caption_dropout_every_n_epochs": config.captions.dropout_every_epochs or 0,
+        "ss_caption_tag_dropout_rate": config.captions.tag_dropout,
         "ss_enable_bucket": config.buckets.enabled,
         "ss_bucket_no_upscale": not config.buckets.upscale,
         "ss_dataset_dirs": folders,

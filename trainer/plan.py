@@ -113,6 +113,14 @@ def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
     return Plan(**{**plan.__dict__, "batches_per_epoch": len(plan.epoch_batches(0))})
 
 
+def without_effect(plan: Plan) -> list[str]:
+    """Warnings about settings that change nothing because of the length of the run."""
+    every = plan.config.dataset.captions.dropout_every_epochs
+    if every and every > plan.epochs:
+        return [f"dataset.captions.dropout_every_epochs {every} has no effect: the run has {plan.epochs} epochs"]
+    return []
+
+
 def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: StopCheck) -> tuple[Record, ...]:
     """The pictures of `validate.folder`, read like the training pictures."""
     folder = config.validation.folder or ""

@@ -24,7 +24,7 @@ from .methods import METHODS, Method
 from .optim.optimizers import build_optimizer
 from .optim.schedules import check_schedule
 from .periodic import Keeper, periodic_work
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, LossScaler, release_memory, resolve_device
 from .preflight import cache_dir_of, check_places, check_settings, run_dir_of
 from .result import TrainResult
@@ -56,7 +56,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         clear_leftovers(run_dir, "")
         listen(Status(f"found {family.spec.title} in {config.base.checkpoint}"))
         plan = make_plan(config, stop)
-        warnings = list(dict.fromkeys([*warnings, *check_schedule(config.schedule, plan.total_steps)[1]]))
+        warnings = list(dict.fromkeys([*warnings, *check_schedule(config.schedule, plan.total_steps)[1], *without_effect(plan)]))
         listen(Status(f"loading the model on {device} in {config.train.precision}"))
         model = family.load(config.base, device, DTYPES[config.train.precision])
         mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps)

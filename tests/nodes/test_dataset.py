@@ -58,3 +58,12 @@ def test_no_pictures_yet(pack: Pack) -> None:
     assert pack.node("Dataset").IS_CHANGED(folder=choice) == ""
     with pytest.raises(ValueError, match="put a folder of pictures into"):
         pack.call("Dataset", folder=choice)
+
+
+def test_captions_are_added_to_those_of_the_dataset(pack: Pack) -> None:
+    dataset = pack.call("Dataset", folder="input/cat", shuffle_tags=True, keep_tokens=2)[0]
+    changed = pack.call("Captions", dataset=dataset, prefix="sks,", dropout=0.1, dropout_every_epochs=0)[0]
+    assert (changed.captions.shuffle, changed.captions.keep_tokens) == (True, 2)
+    assert (changed.captions.prefix, changed.captions.dropout, changed.captions.dropout_every_epochs) == ("sks,", 0.1, None)
+    assert changed.model_copy(update={"captions": dataset.captions}) == dataset
+    assert pack.call("Captions", dataset=dataset)[0] == dataset

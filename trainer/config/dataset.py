@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from .section import Int, Section, option
+from .section import Float, Int, Section, option
 from .sizes import Resolution
 
 
@@ -30,6 +30,22 @@ class CaptionSection(Section):
     shuffle: bool = option(False, "Put the comma-separated tags into a new random order at each use.")
     keep_tokens: Int = option(0, "So many tags at the front stay where they are when shuffling.", ge=0, le=75)
     separator: str = option(",", "What separates tags.", min_length=1, advanced=True)
+    keep_tokens_separator: str = option(
+        "",
+        "A mark such as |||: tags before the first one stay in front, those after a second one at the end; the mark itself is taken out.",
+    )
+    dropout: Float = option(0.0, "Share of uses in which a picture has an empty caption.", ge=0, le=1, step=0.05)
+    dropout_every_epochs: Int | None = option(
+        None, "Every so many epochs, one without any caption: 3 means the epochs 3, 6, 9 …", ge=1, advanced=True
+    )
+    tag_dropout: Float = option(
+        0.0, "Share of tags left out at each use; tags that stay in place are never left out.", ge=0, le=1, step=0.05
+    )
+    prefix: str = option("", "Put before every caption, with a space; end it with a comma to make it a tag of its own.")
+    suffix: str = option("", "Put behind every caption, with a space; begin it with a comma to make it a tag of its own.")
+    wildcards: bool = option(
+        False, "{red|blue} becomes one of the two at each use, {{ and }} a single brace; of several lines, one is used.", advanced=True
+    )
 
 
 class BucketSection(Section):

@@ -12,7 +12,7 @@ from ..config import DatasetSection, Size
 from ..errors import ConfigError, DatasetError
 from ..events import StopCheck, never
 from .buckets import check_buckets, enlarged, nearest_bucket, obstacle, place, share_kept
-from .captions import read_caption
+from .captions import read_caption, without_effect
 from .folders import IMAGE_SUFFIXES, CaptionFiles, Group, find_groups, first_few, unread_pictures
 from .images import DamagedPicture, read_size, strict_decoding, verify
 from .loader import prefetch
@@ -22,7 +22,10 @@ __all__ = ["IMAGE_SUFFIXES", "Record", "Scan", "Skipped", "scan"]
 
 @dataclass(frozen=True)
 class Record:
-    """One picture to train on. `caption_source` is the caption file's name, "class words" or "none"."""
+    """One picture to train on. `caption_source` is the caption file's name, "class words" or "none".
+
+    With dataset.captions.wildcards, `caption` keeps the lines of the file.
+    """
 
     path: Path
     caption: str
@@ -80,7 +83,7 @@ def scan(config: DatasetSection, stop: StopCheck = never) -> Scan:
     jobs = [(group, path) for group in groups for path in group.listing.pictures]
     readings: list[_Reading] = []
     stopped = False
-    reader = prefetch(jobs, lambda job: _read(*job, files[job[0].folder]), 4 * threads, threads)
+    reader = prefetch(jobs, lambda job: _read(*job, files[job[0].folder], config.captions.wildcards), 4 * threads, threads)
     with strict_decoding(), closing(reader) as results:
         for reading in results:
             readings.append(reading)
@@ -126,7 +129,7 @@ def _find_all(config: DatasetSection) -> tuple[list[Group], list[str]]:
     return groups, warnings
 
 
-def _read(group: Group, path: Path, files: CaptionFiles) -> _Reading:
+def _read(group: Group, path: Path, files: CaptionFiles, keep_lines: bool) -> _Reading:
     """Everything about one picture that needs the disk; runs in a thread."""
     size, damage = (0, 0), None
     try:
@@ -138,7 +141,7 @@ def _read(group: Group, path: Path, files: CaptionFiles) -> _Reading:
     empty: list[Path] = []
     for file in files.of(path):
         try:
-            text, warning = read_caption(file)
+            text, warning = read_caption(file, keep_lines)
         except OSError as error:
             warnings.append(f"caption {file} cannot be read: {error.strerror or error}; it counts as missing")
             continue
@@ -216,10 +219,8 @@ def _orphans(files: Iterable[CaptionFiles]) -> list[str]:
 
 def _about_settings(config: DatasetSection, records: Sequence[Record]) -> list[str]:
     """Settings that had no effect, and pictures that lose or gain much by the bucket they are put in."""
-    warnings = []
-    buckets, captions = config.buckets, config.captions
-    if captions.keep_tokens and not captions.shuffle:
-        warnings.append(f"dataset.captions.keep_tokens {captions.keep_tokens} has no effect: captions.shuffle is off")
+    buckets = config.buckets
+    warnings = without_effect(config.captions, [record.caption for record in records])
     if buckets.enabled and any(side % buckets.step for side in config.resolution):
         nearest = "x".join(str(side) for side in nearest_bucket(*config.resolution, config))
         warnings.append(

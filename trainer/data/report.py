@@ -11,6 +11,7 @@ from typing import Any
 from ..config import DatasetSection, Size
 from .buckets import enlarged, place
 from .cache import file_digest
+from .captions import plain_texts, variations
 from .records import Record, Scan, Skipped
 
 LISTED = 20  # so many files of a kind are printed; as_dict always has all
@@ -44,6 +45,7 @@ class DatasetReport:
     batch_size: int
     skipped: tuple[Skipped, ...]
     caption_sources: dict[str, int]
+    caption_variations: tuple[str, ...]
     empty_captions: tuple[Path, ...]
     buckets: tuple[BucketCount, ...]
     enlarged: tuple[Path, ...]
@@ -67,6 +69,7 @@ class DatasetReport:
             "batch_size": self.batch_size,
             "skipped": [{"path": str(item.path), "reason": item.reason} for item in self.skipped],
             "caption_sources": dict(self.caption_sources),
+            "caption_variations": list(self.caption_variations),
             "empty_captions": [str(path) for path in self.empty_captions],
             "buckets": [
                 {"size": list(item.size), "images": item.images, "samples": item.samples, "batches": item.batches} for item in self.buckets
@@ -86,6 +89,7 @@ class DatasetReport:
             f"{_count(self.batches_per_epoch, 'batch', 'batches')} of up to {self.batch_size}",
             "captions: " + (", ".join(f"{count} from {name}" for name, count in self.caption_sources.items()) or "none"),
         ]
+        lines += ["captions vary: " + ", ".join(self.caption_variations)] if self.caption_variations else []
         lines += _section("empty caption files", [str(path) for path in self.empty_captions])
         if self.caption_lengths:
             most = max(item.tokens for item in self.caption_lengths)
@@ -110,7 +114,7 @@ def describe_dataset(
     """
     placements = [place(record.width, record.height, config) for record in scan.records]
     buckets = _bucket_counts(scan.records, [placement.bucket for placement in placements], config.batch_size)
-    lengths = [CaptionLength(record.path, count_tokens(record.caption)) for record in scan.records] if count_tokens else []
+    lengths = [CaptionLength(record.path, _longest(record, config, count_tokens)) for record in scan.records] if count_tokens else []
     return DatasetReport(
         images=len(scan.records),
         samples_per_epoch=sum(record.repeats for record in scan.records),
@@ -118,6 +122,7 @@ def describe_dataset(
         batch_size=config.batch_size,
         skipped=scan.skipped,
         caption_sources=dict(Counter(_source(record) for record in scan.records).most_common()),
+        caption_variations=tuple(variations(config.captions)),
         empty_captions=scan.empty_captions,
         buckets=buckets,
         enlarged=tuple(
@@ -150,6 +155,11 @@ def _bucket_counts(records: Sequence[Record], sizes: Sequence[Size], batch_size:
     for record, size in zip(records, sizes, strict=True):
         samples[size] += record.repeats
     return tuple(BucketCount(size, images[size], samples[size], -(-samples[size] // batch_size)) for size in sorted(images))
+
+
+def _longest(record: Record, config: DatasetSection, count_tokens: Callable[[str], int]) -> int:
+    """Tokens of the caption, or of the longest text that its wildcards can give."""
+    return max(count_tokens(text) for text in plain_texts(record.caption, config.captions))
 
 
 def _source(record: Record) -> str:
