@@ -14,7 +14,19 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from ..trainer.console import LOSSES_SHOWN, event_text, finished_text, step_text
-from ..trainer.events import CacheProgress, CellDrawn, Event, Finished, Listener, SampleReady, Status, StepDone, StopCheck, Warned
+from ..trainer.events import (
+    BlocksPlanned,
+    CacheProgress,
+    CellDrawn,
+    Event,
+    Finished,
+    Listener,
+    SampleReady,
+    Status,
+    StepDone,
+    StopCheck,
+    Warned,
+)
 from . import host
 
 log = logging.getLogger(__name__)
@@ -64,7 +76,7 @@ class NodeDisplay:
             case CellDrawn(done=done, total=total, image=image):
                 self._progress("cells", done, total, image)
                 self._text(f"picture {done}/{total}", due=True)
-            case Status(text=text):
+            case Status(text=text) | BlocksPlanned(text=text):
                 self._text(text, due=True)
             case Finished(status="stopped"):
                 self._text(f"{finished_text(event)}; queue the same again to go on", due=True)

@@ -7,6 +7,7 @@ import pytest
 
 from trainer.console import ConsoleListener, duration, shortened
 from trainer.events import (
+    BlocksPlanned,
     CacheProgress,
     CellDrawn,
     DatasetScanned,
@@ -69,11 +70,18 @@ def test_different_rates_are_named_and_an_unknown_eta_is_left_out():
     assert stream.getvalue() == "step 1/100 (1%), epoch 1, loss 0.5000, lr unet 1.0e-04, lr text_encoder 5.0e-05\n"
 
 
+def test_many_different_rates_are_a_range():
+    stream = io.StringIO()
+    ConsoleListener(stream)(step(1, lr={f"unet IN{i:02d}": 1e-4 * (i + 1) for i in range(4)}, seconds_left=None))
+    assert stream.getvalue() == "step 1/100 (1%), epoch 1, loss 0.5000, lr 1.0e-04 to 4.0e-04\n"
+
+
 @pytest.mark.parametrize(
     ("event", "line"),
     [
         (Status("reading pictures"), "reading pictures"),
         (Warned("no captions"), "warning: no captions"),
+        (BlocksPlanned([], "block  modules"), "block  modules"),
         (DatasetScanned(12, 2, {}), "12 pictures, 2 skipped"),
         (DatasetScanned(12, 0, {}), "12 pictures"),
         (Validated(20, 2, 0.125), "validation at step 20: loss 0.1250"),

@@ -13,10 +13,12 @@ from .data.report import DatasetReport, describe_dataset
 from .estimate import MIB, Estimate, estimate
 from .families import FAMILIES, find_family
 from .files import free_bytes
+from .methods import METHODS
+from .methods.block_plan import BlockReport
 from .optim.schedules import check_schedule, warmup_steps
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, resolve_device
-from .preflight import check_places, check_settings, run_dir_of
+from .preflight import check_family, check_places, check_settings, run_dir_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class CheckReport:
     family: str
     device: str
     dataset: DatasetReport
+    blocks: BlockReport | None  # where blocks train differently
     plan: Plan
     estimate: Estimate
     free_mib: int
@@ -45,6 +48,7 @@ class CheckReport:
             "lora_mib": round(self.estimate.file_mib, 1),
             "trained_parameters": self.estimate.parameters,
             "free_disk_mib": self.free_mib,
+            "blocks": self.blocks.as_rows() if self.blocks else None,
             "warnings": [*self.warnings, *self.dataset.warnings],
         }
 
@@ -62,6 +66,7 @@ class CheckReport:
             f"held out for validation: {len(plan.held_out)}",
             f"steps: {samples} samples / batch {per} = {plan.steps_per_epoch} per epoch; "
             f"{plan.epochs} epochs = {plan.total_steps} steps, {warm} of them warm-up",
+            *(self.blocks.lines() if self.blocks else ()),
             f"LoRA: {need.parameters:,} numbers, {need.file_mib:.1f} MiB per file, up to {self.files} files",
             f"memory (estimated): {need.total_mib:,} MiB = base {need.base_mib:,.0f} + trained {need.trained_mib:,.0f} "
             f"+ activations {need.activations_mib:,.0f}, with overhead",
@@ -74,6 +79,7 @@ def check(config: TrainConfig) -> CheckReport:
     """Look at settings, model header, pictures and captions; raises what `train` would raise."""
     warnings = check_settings(config)
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
+    check_family(config, family.spec)
     run_dir = run_dir_of(config)
     check_places(config, run_dir, resume=True)
     taken = existing_artefacts(config)
@@ -84,6 +90,8 @@ def check(config: TrainConfig) -> CheckReport:
     tokenizer = model.tokenizer
     dataset = describe_dataset(plan.scan, config.dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit)
     largest = max((placement.bucket for placement in plan.placements), key=lambda size: size[0] * size[1])
+    blocks = METHODS[config.method.kind](config.method, config.optimizer).report(family, model)
+    warnings += blocks.warnings if blocks else ()
     need = estimate(config, family, model, largest)
     files = _saves(plan)
     free = free_bytes(run_dir) // MIB
@@ -93,6 +101,7 @@ def check(config: TrainConfig) -> CheckReport:
         family=family.spec.title,
         device=str(resolve_device(config.train.device)),
         dataset=dataset,
+        blocks=blocks,
         plan=plan,
         estimate=need,
         free_mib=free,

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, TextIO
 
 from .events import (
+    BlocksPlanned,
     CacheProgress,
     CellDrawn,
     DatasetScanned,
@@ -22,6 +23,7 @@ from .events import (
 )
 
 LOSSES_SHOWN = 20  # the displayed loss is the mean of this many steps
+RATES_SHOWN = 3  # more groups than these are shown as a range
 LINES_PER_RUN = 10  # without a terminal, a line is printed about so often
 
 
@@ -114,6 +116,8 @@ def step_text(event: StepDone, loss: float) -> str:
     rates = set(event.lr.values())
     if len(rates) == 1:
         parts.append(f"lr {rates.pop():.1e}")
+    elif len(event.lr) > RATES_SHOWN:
+        parts.append(f"lr {min(rates):.1e} to {max(rates):.1e}")
     else:
         parts += [f"lr {name} {rate:.1e}" for name, rate in event.lr.items()]
     if event.seconds_left is not None:
@@ -128,6 +132,8 @@ def event_text(event: Event) -> str:
             return text
         case Warned(text):
             return f"warning: {text}"
+        case BlocksPlanned(_, text):
+            return text
         case DatasetScanned(images, skipped):
             return f"{images} pictures" + (f", {skipped} skipped" if skipped else "")
         case SampleReady(step, _, prompt, path):

@@ -28,6 +28,14 @@ class DatasetScanned:
 
 
 @dataclass(frozen=True)
+class BlocksPlanned:
+    """Blocks of the model train differently: `rows` holds block, modules, multiplier, rate, rank and alpha of each."""
+
+    rows: list[dict[str, Any]]
+    text: str  # the same as a table for a person
+
+
+@dataclass(frozen=True)
 class CacheProgress:
     """`done` of `total` items of one cache ("latents" or "text") are ready."""
 
@@ -104,7 +112,7 @@ class Finished:
     steps: int
 
 
-Event = Status | DatasetScanned | CacheProgress | StepDone | SampleReady | Validated | Saved | CellDrawn | Warned | Finished
+Event = Status | DatasetScanned | BlocksPlanned | CacheProgress | StepDone | SampleReady | Validated | Saved | CellDrawn | Warned | Finished
 Listener = Callable[[Event], None]
 StopCheck = Callable[[], bool]
 

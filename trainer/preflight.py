@@ -8,6 +8,7 @@ from .checkpoint import existing_artefacts
 from .config import TrainConfig
 from .data.buckets import check_buckets
 from .errors import ConfigError
+from .families import FamilySpec
 from .files import require_writable
 from .methods import METHODS
 from .optim.optimizers import check_optimizer
@@ -30,6 +31,13 @@ def check_settings(config: TrainConfig) -> list[str]:
     if problems:
         raise ConfigError(problems)
     return warnings
+
+
+def check_family(config: TrainConfig, spec: FamilySpec) -> None:
+    """ConfigError lists the settings that do not fit the model's family."""
+    problems = METHODS[config.method.kind].check_family(config.method, spec)
+    if problems:
+        raise ConfigError(problems)
 
 
 def check_places(config: TrainConfig, run_dir: Path, resume: bool) -> None:

@@ -14,7 +14,7 @@ from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
 from .data.report import describe_dataset
 from .errors import NonFiniteLoss, RunFolderBusy, Stopped
-from .events import DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
+from .events import BlocksPlanned, DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
 from .families import FAMILIES, Family, Model, find_family
 from .feed import Feed, caches_text, fill_caches
 from .files import clear_leftovers, write_text
@@ -26,7 +26,7 @@ from .optim.schedules import check_schedule
 from .periodic import Keeper, periodic_work
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, LossScaler, release_memory, resolve_device
-from .preflight import cache_dir_of, check_places, check_settings, run_dir_of
+from .preflight import cache_dir_of, check_family, check_places, check_settings, run_dir_of
 from .result import TrainResult
 from .sample import Prompts, Request, requests
 
@@ -47,6 +47,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
     warnings = check_settings(config)
     device = resolve_device(config.train.device)
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
+    check_family(config, family.spec)
     run_dir = run_dir_of(config)
     check_places(config, run_dir, resume and (run_dir / STATE_FILE).is_file())
     with ExitStack() as stack:
@@ -68,8 +69,11 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
             listen(event)
 
         write_text(run_dir / "config.yaml", to_yaml(config))
-        _announce(plan, model, [*warnings, *_resume_notes(run_dir, state, resume)], tell)
         method = METHODS[config.method.kind](config.method, config.optimizer)
+        blocks = method.report(family, model)
+        _announce(plan, model, [*warnings, *(blocks.warnings if blocks else ()), *_resume_notes(run_dir, state, resume)], tell)
+        if blocks:
+            tell(BlocksPlanned(blocks.as_rows(), "\n".join(blocks.lines())))
         feed = _fill(plan, family, model, method, tell, stop)
         finished = False
         if not stop():

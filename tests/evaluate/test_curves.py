@@ -48,3 +48,18 @@ def test_pyplot_is_not_used(tmp_path):
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_many_rates_share_one_entry_of_the_legend(tmp_path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from trainer.evaluate.curves import _draw_rates
+
+    for count, names in ((2, ["learning rate, g0", "learning rate, g1"]), (5, ["learning rates of 5 groups"])):
+        figure = Figure()
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        _draw_rates(axes, np.arange(3), {f"g{number}": [number, number, number] for number in range(count)})
+        assert len(axes.lines) == count
+        assert axes.get_legend_handles_labels()[1] == names

@@ -1,6 +1,7 @@
 """The description of a job: frozen sections, read from YAML, JSON, keywords or ComfyUI widgets."""
 
 from .base import BaseSection
+from .blocks import BlockSection
 from .dataset import BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
 from .io import from_dict, load, to_yaml
 from .job import TrainConfig
@@ -13,6 +14,7 @@ from .train import SaveSection, TrainSection
 __all__ = [
     "AdapterSection",
     "BaseSection",
+    "BlockSection",
     "BucketSection",
     "CacheSection",
     "CaptionSection",

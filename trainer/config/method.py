@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from .blocks import BlockSection
 from .section import Float, Int, Section, option
 
 
@@ -18,6 +19,7 @@ class AdapterSection(Section):
     )
     train_unet: bool = option(True, "Train the image part of the model.")
     train_text_encoder: bool = option(True, "Train the text encoder too.")
+    blocks: BlockSection = BlockSection()
 
 
 Method = AdapterSection  # a union discriminated by `kind` once there is a second method

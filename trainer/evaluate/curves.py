@@ -11,6 +11,8 @@ import numpy as np
 from ..files import replacing
 from .fonts import find_font
 
+NAMED_RATES = 4  # more rates than these share one entry of the legend
+
 
 def draw_loss_curve(
     path: Path | str,
@@ -88,8 +90,10 @@ def _draw_rates(axes: Any, steps: np.ndarray, lr: Mapping[str, Sequence[float]])
     groups: dict[tuple[float, ...], list[str]] = {}
     for name, rates in lr.items():
         groups.setdefault(tuple(rates), []).append(name)
-    for style, (rates, names) in zip(("--", ":", "-.") * len(groups), groups.items(), strict=False):
+    many = f"learning rates of {len(lr)} groups" if len(groups) > NAMED_RATES else ""
+    for number, (style, (rates, names)) in enumerate(zip(("--", ":", "-.") * len(groups), groups.items(), strict=False)):
         label = "learning rate" if len(groups) == 1 else f"learning rate, {', '.join(names)}"
+        label = label if not many else many if number == 0 else None
         axes.plot(steps, rates, style, color="#8aa873", linewidth=1.2, label=label)
     axes.set_ylabel("learning rate", color="#4f6b39")
     axes.tick_params(axis="y", colors="#4f6b39")

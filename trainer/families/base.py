@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .blocks import BlockTable
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -29,6 +31,7 @@ class FamilySpec:
     native_resolution: int
     max_clip_skip: int
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # part name -> library configuration for single files
+    blocks: BlockTable | None = None  # for block-wise training
 
 
 @dataclass

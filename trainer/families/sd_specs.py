@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import FamilySpec
+from .blocks import STABLE_DIFFUSION
 
 UNET = {
     "sample_size": 64,
@@ -50,4 +51,5 @@ SD15 = FamilySpec(
     native_resolution=512,
     max_clip_skip=12,
     configs={"unet": UNET, "vae": VAE, "text_encoder": TEXT_ENCODER},
+    blocks=STABLE_DIFFUSION,
 )

@@ -12,8 +12,10 @@ from torch import Tensor
 from ..adapters import ADAPTERS
 from ..adapters.inject import AdapterSet, fresh_layers
 from ..config import AdapterSection, OptimizerSection
-from ..families import Family, Model
+from ..errors import ConfigError
+from ..families import AdapterTarget, Family, FamilySpec, Model
 from .base import ParameterGroup
+from .block_plan import BlockReport, Place, plan_blocks
 
 
 class AdapterMethod:
@@ -25,6 +27,7 @@ class AdapterMethod:
         self.section, self.optimizer = section, optimizer
         self.trains_text = section.train_text_encoder
         self._sets: dict[str, AdapterSet] = {}
+        self._places: dict[str, Place] = {}  # by saved name
         self._dtype = torch.float32
         self._seed = 0
 
@@ -38,26 +41,51 @@ class AdapterMethod:
             problems.append("method: train_unet and train_text_encoder are both off, so nothing would be trained; switch one on")
         return problems
 
+    @staticmethod
+    def check_family(section: AdapterSection, spec: FamilySpec) -> list[str]:
+        try:
+            plan_blocks(section, spec)
+        except ConfigError as error:
+            return error.problems
+        return []
+
+    def report(self, family: Family, model: Model) -> BlockReport | None:
+        plan = plan_blocks(self.section, family.spec)
+        return plan.report(self._targets(family, model), self._rates()) if plan.table else None
+
     def attach(self, family: Family, model: Model, seed: int) -> None:
         self._dtype, self._seed = model.dtype, seed
-        targets = family.adapter_targets(model)
-        for part, wanted in (("text_encoder", self.section.train_text_encoder), ("unet", self.section.train_unet)):
-            if wanted:
-                chosen = [(target.key, target.module) for target in targets if target.part == part]
-                layers = fresh_layers(ADAPTERS[self.section.adapter], chosen, self.section.rank, self.section.alpha, seed)
-                self._sets[part] = AdapterSet(layers)
-                self._sets[part].attach()
+        plan = plan_blocks(self.section, family.spec)
+        for target in self._targets(family, model):
+            if place := plan.place(target):
+                adapter, layer = ADAPTERS[self.section.adapter], (target.key, target.module)
+                self._sets.setdefault(target.part, AdapterSet([])).layers += fresh_layers(adapter, [layer], place.rank, place.alpha, seed)
+                self._places[target.key] = place
+        for adapters in self._sets.values():
+            adapters.attach()
+
+    def _targets(self, family: Family, model: Model) -> list[AdapterTarget]:
+        """The layers of the parts that are trained."""
+        wanted = {"text_encoder": self.section.train_text_encoder, "unet": self.section.train_unet}
+        return [target for target in family.adapter_targets(model) if wanted[target.part]]
+
+    def _rates(self) -> dict[str, float]:
+        """The learning rate of each part."""
+        own = {"text_encoder": self.optimizer.text_encoder_lr, "unet": self.optimizer.unet_lr}
+        return {part: self.optimizer.lr if rate is None else rate for part, rate in own.items()}
 
     def detach(self) -> None:
         for adapters in self._sets.values():
             adapters.detach()
 
     def groups(self) -> list[ParameterGroup]:
-        rates = {"text_encoder": self.optimizer.text_encoder_lr, "unet": self.optimizer.unet_lr}
-        return [
-            ParameterGroup(part, list(adapters.parameters()), self.optimizer.lr if (rate := rates[part]) is None else rate)
-            for part, adapters in self._sets.items()
-        ]
+        groups: dict[str, ParameterGroup] = {}
+        for part, adapters in self._sets.items():
+            for layer in adapters.layers:
+                place = self._places[layer.key]
+                group = groups.setdefault(place.group, ParameterGroup(place.group, [], self._rates()[part] * place.multiplier))
+                group.parameters.extend(layer.tensors.values())
+        return list(groups.values())
 
     def before_forward(self, step: int | None = None) -> None:
         for adapters in self._sets.values():

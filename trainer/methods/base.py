@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..families import Family, Model
+from ..families import Family, FamilySpec, Model
+from .block_plan import BlockReport
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,21 @@ class Method(Protocol):
     trains_text: bool
     artefact_kind: str  # "lora", the `kind` of its `Saved` events
 
+    @staticmethod
+    def check_family(section: Any, spec: FamilySpec) -> list[str]:
+        """What of the method's settings does not fit a family, one sentence each."""
+        ...
+
     def attach(self, family: Family, model: Model, seed: int) -> None:
         """Join the model; only the method's own parameters may require gradients."""
         ...
 
     def detach(self) -> None:
         """Leave the model as it was found; safe to call twice."""
+        ...
+
+    def report(self, family: Family, model: Model) -> BlockReport | None:
+        """What is trained where, before `attach`; None where the settings already say it. ConfigError where it cannot be."""
         ...
 
     def groups(self) -> list[ParameterGroup]: ...

@@ -1,0 +1,225 @@
+"""What each block of a model trains with: the settings of `method.blocks`, by the family's table of blocks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ..config import AdapterSection, BlockSection
+from ..errors import ConfigError
+from ..families import AdapterTarget, FamilySpec
+from ..families.block_vectors import part_values, plain_number, vector_values
+from ..families.blocks import BlockTable
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one layer trains with."""
+
+    group: str  # name of its parameter group
+    multiplier: float  # of its part's learning rate
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One line of the table: layers of one block that have the same rank and alpha."""
+
+    block: str
+    modules: int
+    multiplier: float
+    rate: float
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """The table of a training, and the blocks whose settings do nothing."""
+
+    rows: tuple[BlockRow, ...]
+    warnings: tuple[str, ...]
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        return [asdict(row) for row in self.rows]
+
+    def lines(self) -> list[str]:
+        """A table for a person."""
+        cells = [("block", "modules", "multiplier", "learning rate", "rank", "alpha")]
+        for row in self.rows:
+            values = (f"{row.multiplier:g}", f"{row.rate:.3g}", f"{row.rank}", f"{row.alpha:g}") if row.modules else ("-",) * 4
+            cells.append((row.block, f"{row.modules}", *values))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return ["  ".join(cell.rjust(width) if n else cell.ljust(width) for n, (cell, width) in enumerate(zip(line, widths, strict=True)))
+                for line in cells]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Numbers by block; what is not in a mapping has the default of the method's section."""
+
+    section: AdapterSection
+    table: BlockTable | None = None  # None: all blocks are alike
+    weights: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # setting of BlockSection -> block -> number
+    named: frozenset[str] = frozenset()  # blocks that got a number of their own
+
+    def place(self, target: AdapterTarget) -> Place | None:
+        """None for a layer that is left out."""
+        section, block = self.section, self.table.block_of(target.key) if self.table else None
+        if block is None:
+            return Place(target.part, 1.0, section.rank, section.alpha)
+        multiplier = self.weights.get(block, 1.0)
+        own_rate = self.table is not None and block in self.table.blocks and bool(self.weights)
+        kind = "conv_" if _is_spatial(target.module) else ""
+        rank = int(self._size(f"{kind}ranks", block, section.rank))
+        alpha = self._size(f"{kind}alphas", block, section.alpha)
+        return Place(f"{target.part} {block}" if own_rate else target.part, multiplier, rank, alpha) if multiplier and rank else None
+
+    def _size(self, setting: str, block: str, default: float) -> float:
+        return self.sizes.get(setting, {}).get(block, default)
+
+    def report(self, targets: Iterable[AdapterTarget], rates: Mapping[str, float]) -> BlockReport:
+        """`rates` has the learning rate of each part. ConfigError where nothing of the image part would be trained."""
+        assert self.table is not None
+        targets = list(targets)
+        counts: Counter[tuple[str, Place]] = Counter()
+        parts: dict[str, str] = {}
+        for target in targets:
+            place, block = self.place(target), self.table.block_of(target.key) or target.part
+            parts[block] = target.part
+            if place:
+                counts[block, place] += 1
+        if "unet" in parts.values() and not any(parts[block] == "unet" for block, _ in counts):
+            raise ConfigError("method.blocks: every block is left out; raise a weight or rank, or set method.train_unet to false")
+        order = [*self.table.names, *(part for part in dict.fromkeys(parts.values()) if part in parts)]
+        rows = []
+        for name in order:
+            found = [(place, number) for (block, place), number in counts.items() if block == name]
+            rows += [
+                BlockRow(name, number, place.multiplier, rates[parts[name]] * place.multiplier, place.rank, place.alpha)
+                for place, number in found
+            ]
+            if not found and (name in parts or name in self.named):
+                rows.append(BlockRow(name, 0, self.weights.get(name, 1.0), 0.0, 0, 0.0))
+        return BlockReport(tuple(rows), self._warnings(parts))
+
+    def _warnings(self, present: Iterable[str]) -> tuple[str, ...]:
+        """What is set for nothing, or the slow way."""
+        idle = [name for name in (self.table.names if self.table else ()) if name in self.named and name not in present]
+        warnings = [f"method.blocks: {', '.join(idle)} have no layer that this LoRA trains; their values do nothing"] if idle else []
+        text = [name for name in (self.table.text if self.table else ()) if self.weights.get(name) == 0 and name in present]
+        warnings += ["method.blocks: the text encoder has weight 0; method.train_text_encoder false is the same and faster"] if text else []
+        return tuple(warnings)
+
+
+def plan_blocks(section: AdapterSection, spec: FamilySpec) -> BlockPlan:
+    """ConfigError lists every setting of `method.blocks` that does not fit the family."""
+    blocks, table = section.blocks, spec.blocks
+    if blocks == BlockSection():
+        return BlockPlan(section)
+    if table is None:
+        raise ConfigError(f"method.blocks: {spec.title} has no table of blocks; leave these settings empty")
+    reader = _Reader(blocks, table)
+    weights, sizes = reader.weights(), reader.sizes()
+    problems = reader.problems or _contradictions(section, table, weights, sizes)
+    if problems:
+        raise ConfigError(problems)
+    return BlockPlan(section, table, weights, sizes, frozenset(reader.named))
+
+
+class _Reader:
+    """Reads the texts of a section; mistakes are collected."""
+
+    def __init__(self, blocks: BlockSection, table: BlockTable):
+        self.blocks, self.table = blocks, table
+        self.problems: list[str] = []
+        self.named: set[str] = set()
+
+    def weights(self) -> dict[str, float]:
+        """Empty where none are given. Below or at the threshold they are 0."""
+        blocks, table = self.blocks, self.table
+        parts = [part for part in ("down", "mid", "up") if getattr(blocks, part).strip()]
+        given: dict[str, float] = {}
+        for part in parts:
+            given |= self._read(part, lambda text, where, part=part: part_values(text, table, part, where))
+        if blocks.weights.strip():
+            given |= self._read("weights", lambda text, where: vector_values(text, table, where))
+            if parts:
+                self.problems.append(f"method.blocks.weights: it stands in place of {', '.join(parts)}; give one or the other")
+        elif not parts:
+            if blocks.zero_threshold:
+                self.problems.append(
+                    f"method.blocks.zero_threshold: {blocks.zero_threshold:g} acts on down, mid, up or weights, and none is given"
+                )
+            return {}
+        weights = dict.fromkeys(table.blocks, 1.0) | given
+        return {name: 0.0 if weight <= blocks.zero_threshold else weight for name, weight in weights.items()}
+
+    def sizes(self) -> dict[str, dict[str, float]]:
+        """Setting -> block -> number."""
+        result = {}
+        for setting, number in (("ranks", _rank), ("alphas", _alpha), ("conv_ranks", _rank), ("conv_alphas", _alpha)):
+            read = self._read(
+                setting, lambda text, where, number=number: vector_values(text, self.table, where, text_encoders=False, number=number)
+            )
+            if read:
+                result[setting] = read
+        return result
+
+    def _read(self, setting: str, parse: Callable[[str, str], dict[str, float]]) -> dict[str, float]:
+        text = getattr(self.blocks, setting)
+        if not text.strip():
+            return {}
+        try:
+            values = parse(text, f"method.blocks.{setting}")
+        except ConfigError as error:
+            self.problems += error.problems
+            return {}
+        if len(set(values.values())) > 1 or "=" in text:  # one number for all is not meant for any block in particular
+            self.named |= {name for name, value in values.items() if value}
+        return values
+
+
+def _rank(text: str, block: str) -> float:
+    value = plain_number(text, block)
+    if value != int(value) or not 0 <= value <= 1024:
+        raise ValueError(text)
+    return value
+
+
+def _alpha(text: str, block: str) -> float:
+    value = plain_number(text, block)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _contradictions(
+    section: AdapterSection, table: BlockTable, weights: Mapping[str, float], sizes: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """Settings that leave nothing, or a scale of 0."""
+    ranks = sizes.get("ranks", {})
+    kept = [block for block in table.blocks if weights.get(block, 1.0) and ranks.get(block, 1)]
+    problems = []
+    if section.train_unet and not kept:
+        threshold = section.blocks.zero_threshold
+        why = (
+            f"no weight is above zero_threshold {threshold:g}" if weights and not any(map(weights.get, table.blocks)) else "every rank is 0"
+        )
+        problems.append(f"method.blocks: every block is left out: {why}; raise some, or set method.train_unet to false")
+    silent = [block for block in kept if sizes.get("alphas", {}).get(block) == 0]
+    if silent:
+        problems.append(f"method.blocks.alphas: 0 for {', '.join(silent)}; loaders read alpha 0 as no scaling. To leave a block out, "
+                        "give it weight 0 or rank 0")  # fmt: skip
+    return problems
+
+
+def _is_spatial(module: nn.Module) -> bool:
+    """Whether a layer is a convolution wider than one pixel."""
+    return isinstance(module, nn.Conv2d) and tuple(module.kernel_size) != (1, 1)
