@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..trainer.adapters import ADAPTERS
-from ..trainer.config import AdapterSection, BaseSection, OptimizerSection, SampleSection, ScheduleSection
+from ..trainer.config import AdapterSection, BaseSection, LossSection, OptimizerSection, SampleSection, ScheduleSection
+from ..trainer.diffusion.losses import HUBER_SCHEDULES, LOSSES
 from ..trainer.diffusion.samplers import SAMPLERS, SCHEDULERS
 from ..trainer.families import FAMILIES
 from ..trainer.optim.optimizers import OPTIMIZERS
@@ -14,6 +15,8 @@ _CHOICES = {
     (AdapterSection, "adapter"): list(ADAPTERS),
     (OptimizerSection, "kind"): list(OPTIMIZERS),
     (ScheduleSection, "kind"): list(SCHEDULES),
+    (LossSection, "kind"): list(LOSSES),
+    (LossSection, "huber_schedule"): list(HUBER_SCHEDULES),
     (SampleSection, "sampler"): list(SAMPLERS),
     (SampleSection, "scheduler"): list(SCHEDULERS),
 }

@@ -38,7 +38,7 @@ def test_each_picture_meets_its_own_caption(job, tmp_path, monkeypatch, latents,
     monkeypatch.setattr(
         StableDiffusion, "encode_text", lambda self, model, captions: texts.append(list(captions)) or encode_text(self, model, captions)
     )
-    monkeypatch.setattr(loop, "batch_loss", lambda family, model, batch: batches.append(batch) or batch_loss(family, model, batch))
+    monkeypatch.setattr(loop, "batch_loss", lambda *given: batches.append(given[2]) or batch_loss(*given))
     train(
         job(
             dataset=settings(folder, shuffle=shuffle, latents=latents),
@@ -71,7 +71,7 @@ def test_each_picture_meets_its_own_caption(job, tmp_path, monkeypatch, latents,
 def test_cached_captions_are_those_of_their_pictures(job, monkeypatch, base):
     family, model = tiny.load_model(base)
     batches = []
-    monkeypatch.setattr(loop, "batch_loss", lambda family, model, batch: batches.append(batch) or batch_loss(family, model, batch))
+    monkeypatch.setattr(loop, "batch_loss", lambda *given: batches.append(given[2]) or batch_loss(*given))
     train(job(method={"train_text_encoder": False}))
     for batch in batches:
         assert batch.captions == [tiny.caption(int(Path(file).stem)) for file in batch.files]
@@ -145,9 +145,7 @@ def test_noise_and_timesteps_differ_between_samples_and_steps_but_not_between_ru
     runs = []
     for name in ("a", "b"):
         seeds = []
-        monkeypatch.setattr(
-            loop, "batch_loss", lambda family, model, batch, seeds=seeds: seeds.extend(batch.seeds) or batch_loss(family, model, batch)
-        )
+        monkeypatch.setattr(loop, "batch_loss", lambda *given, seeds=seeds: seeds.extend(given[2].seeds) or batch_loss(*given))
         train(job(save={"name": name}))
         runs.append(seeds)
     assert runs[0] == runs[1]

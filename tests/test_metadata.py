@@ -27,6 +27,8 @@ def saved(base, tmp_path_factory):
         method={"rank": 4, "alpha": 2},
         save={"name": "meta", "dtype": "fp16", "comment": "ein Kommentar"},
         schedule={"kind": "constant", "warmup": 0.5},
+        loss={"kind": "smooth_l1", "huber_c": 0.2, "min_snr_gamma": 5, "prior_weight": 0.5},
+        noise={"offset": 0.05, "ip_gamma": 0.1, "ip_gamma_random": True, "min_timestep": 100, "max_timestep": 900},
     )
     path = train(config).artefact
     with safe_open(path, "pt") as file:
@@ -83,6 +85,16 @@ def test_entries_that_other_programs_read(saved):
         "ss_mixed_precision": "no",
         "ss_lr_warmup_steps": "0",  # the constant schedule has no warm-up
         "ss_training_comment": "ein Kommentar",
+        "ss_loss_type": "smooth_l1",
+        "ss_huber_c": "0.2",
+        "ss_min_snr_gamma": "5.0",
+        "ss_debiased_estimation": "False",
+        "ss_prior_loss_weight": "0.5",
+        "ss_noise_offset": "0.05",
+        "ss_multires_noise_iterations": "None",
+        "ss_ip_noise_gamma": "0.1",
+        "ss_ip_noise_gamma_random_strength": "True",
+        "modelspec.timestep_range": "100,900",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",

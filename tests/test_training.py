@@ -113,7 +113,7 @@ def test_gradient_checkpointing_recomputes_and_changes_no_number(job, monkeypatc
 def test_an_accumulated_step_follows_the_mean_over_all_its_samples(job, monkeypatch):
     """Also where its batches have different sizes; gradient descent at rate 1 moves by exactly the gradient."""
     batches = []
-    monkeypatch.setattr(loop, "batch_loss", lambda family, model, batch: batches.append(batch) or batch_loss(family, model, batch))
+    monkeypatch.setattr(loop, "batch_loss", lambda *given: batches.append(given[2]) or batch_loss(*given))
     settings = {"steps": 1, "precision": "fp32", "device": "cpu", "gradient_accumulation": 3}
     config = job(train=settings, optimizer={"kind": "sgd", "lr": 1.0, "max_grad_norm": 0})
     result = train(config)
@@ -171,8 +171,8 @@ def test_a_nan_loss_ends_the_run_before_the_optimizer_step(job, monkeypatch, tmp
     settings = {"steps": 6, "precision": "fp32", "device": "cpu", "gradient_accumulation": 2}
     seen = []
 
-    def poisoned(family, model, batch):
-        loss = batch_loss(family, model, batch)
+    def poisoned(family, model, batch, objective):
+        loss = batch_loss(family, model, batch, objective)
         seen.append(batch.files)
         return loss * float("nan") if len(seen) == 7 else loss
 

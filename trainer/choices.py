@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .adapters import ADAPTERS
+from .diffusion.losses import HUBER_SCHEDULES, LOSSES
 from .diffusion.samplers import SAMPLERS, SCHEDULERS
 from .families import FAMILIES
 from .optim.optimizers import OPTIMIZERS
@@ -13,6 +14,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method.adapter": tuple(ADAPTERS),
     "optimizer.kind": tuple(OPTIMIZERS),
     "schedule.kind": tuple(SCHEDULES),
+    "loss.kind": tuple(LOSSES),
+    "loss.huber_schedule": tuple(HUBER_SCHEDULES),
     "sample.sampler": tuple(SAMPLERS),
     "sample.scheduler": tuple(SCHEDULERS),
 }

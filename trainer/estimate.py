@@ -11,7 +11,7 @@ from .config import TrainConfig
 from .families import Family, Model
 from .feed import Batch
 from .methods import METHODS, Method
-from .objective import batch_loss
+from .objective import batch_loss, make_objective
 from .optim.optimizers import OPTIMIZERS
 from .precision import DTYPES
 
@@ -79,5 +79,5 @@ def _activations(config: TrainConfig, family: Family, model: Model, method: Meth
     batch = Batch(("",) * samples, [""] * samples, latents, None, conditioning, tuple(range(samples)))
     method.before_forward()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        batch_loss(family, model, batch).sum()
+        batch_loss(family, model, batch, make_objective(config.loss, config.noise, model.schedule)).sum()
     return sum(kept.values())

@@ -13,7 +13,7 @@ from .events import Listener, StepDone, StopCheck
 from .families import Family, Model
 from .feed import Batch, Feed
 from .methods import Method
-from .objective import batch_loss
+from .objective import Objective, batch_loss
 from .optim.schedules import lr_multiplier
 from .plan import Plan
 from .precision import LossScaler, Readback
@@ -62,6 +62,7 @@ class Job:
     model: Model
     method: Method
     feed: Feed
+    objective: Objective
     optimizer: torch.optim.Optimizer
     rates: list[float]  # full learning rate of each parameter group
     scaler: LossScaler
@@ -97,7 +98,7 @@ def _step(job: Job, batches: list[Batch]) -> bool:
     readings = []
     for batch in batches:
         job.method.before_forward(job.step)
-        loss = batch_loss(job.family, job.model, batch).sum() / samples
+        loss = batch_loss(job.family, job.model, batch, job.objective).sum() / samples
         readings.append((Readback(loss), batch))
         job.scaler.backward(loss)
         if job.stop():

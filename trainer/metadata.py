@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config import TrainConfig
 from .data.cache import file_digest
 from .data.captions import tags_of
 from .optim.schedules import warmup_steps
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def build(plan: Plan, model: Model, method: Mapping[str, Any], started: float, finished: float, step: int) -> dict[str, str]:
     """All entries for a file saved after `step` steps; every value is text, nested ones JSON."""
-    values = _training(plan, model) | _dataset(plan) | _files(model)
+    values = _training(plan, model) | _objective(plan.config) | _dataset(plan) | _files(model)
     values |= {f"ss_{name}": value for name, value in method.items()}
     values |= {
         "ss_session_id": derive(plan.config.train.seed, int(started * 1000)) % 2**32,
@@ -99,6 +100,26 @@ def _training(plan: Plan, model: Model) -> dict[str, Any]:
     }
 
 
+def _objective(config: TrainConfig) -> dict[str, Any]:
+    loss, noise = config.loss, config.noise
+    return {
+        "ss_loss_type": loss.kind,
+        "ss_huber_schedule": loss.huber_schedule,
+        "ss_huber_c": loss.huber_c,
+        "ss_huber_scale": loss.huber_scale,
+        "ss_min_snr_gamma": loss.min_snr_gamma,
+        "ss_debiased_estimation": loss.debiased,
+        "ss_prior_loss_weight": loss.prior_weight,
+        "ss_noise_offset": noise.offset or None,
+        "ss_noise_offset_random_strength": noise.offset_random,
+        "ss_adaptive_noise_scale": noise.adaptive_scale,
+        "ss_multires_noise_iterations": noise.multires_iterations,
+        "ss_multires_noise_discount": noise.multires_discount,
+        "ss_ip_noise_gamma": noise.ip_gamma,
+        "ss_ip_noise_gamma_random_strength": noise.ip_gamma_random,
+    }
+
+
 def _dataset(plan: Plan) -> dict[str, Any]:
     config = plan.config.dataset
     folders: dict[str, dict[str, int]] = {}
@@ -158,4 +179,7 @@ def _modelspec(plan: Plan, model: Model, finished: float) -> dict[str, Any]:
         "prediction_type": model.schedule.prediction,
         "encoder_layer": str(model.clip_skip),
     }
+    first, end = plan.config.noise.min_timestep, plan.config.noise.max_timestep
+    if (first, end) != (0, model.schedule.num_timesteps):
+        values["timestep_range"] = f"{first},{end}"
     return {f"modelspec.{name}": value for name, value in values.items()}

@@ -2,28 +2,152 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from .config import LossSection, NoiseSection
+from .config.section import Section
+from .diffusion.losses import HUBER_SCHEDULES, LOSSES, Loss, mean_error
+from .diffusion.noise import adaptive_strength, multires_noise, offset_noise, perturbed, pyramid
+from .diffusion.objective import NoiseSchedule
+from .diffusion.weighting import WEIGHTINGS
+from .errors import ConfigError
 from .families import Family, Model
 from .feed import Batch
 from .seeds import derive
 
 
-def batch_loss(family: Family, model: Model, batch: Batch, timesteps: Tensor | None = None) -> Tensor:
-    """Mean squared error of each sample, shape (B,), float32.
+@dataclass(frozen=True)
+class Objective:
+    """The `loss` and `noise` sections, worked out for one noise schedule. The default is the plain objective of validation."""
 
-    Noise and timestep of a sample follow from its seed; `timesteps` (B,) overrides the drawn ones.
+    noise: NoiseSection = NoiseSection()
+    loss: Loss = LOSSES["l2"]
+    thresholds: Tensor | None = None  # (T,) of losses that have one
+    weights: Tensor | None = None  # (T,) float32
+    timesteps: tuple[int, int] | None = None  # the first and the one after the last; None is all of the schedule
+
+
+PLAIN = Objective()
+
+
+def make_objective(loss: LossSection, noise: NoiseSection, schedule: NoiseSchedule) -> Objective:
+    """ConfigError where a setting does not suit the schedule's length or what the model predicts."""
+    weightings = {name: float(value) for name in WEIGHTINGS if (value := getattr(loss, name))}
+    problems = []
+    for name in weightings:
+        only = WEIGHTINGS[name].only
+        if only not in (None, schedule.prediction):
+            problems.append(
+                f"loss.{name}: {getattr(loss, name)} is for models that predict {only}, but this one predicts {schedule.prediction}; "
+                "leave it out, or set base.prediction if that is wrong"
+            )
+    first, end = noise.min_timestep, noise.max_timestep
+    last = first if first == end else end - 1
+    if last >= schedule.num_timesteps:
+        name = "min_timestep" if first == end else "max_timestep"
+        problems.append(f"noise.{name}: {end} is too high for the model's {schedule.num_timesteps} timesteps; lower it")
+    if problems:
+        raise ConfigError(problems)
+    weights = None
+    for name, value in weightings.items():
+        factor = WEIGHTINGS[name].of(schedule.snr, schedule.prediction, value)
+        weights = factor if weights is None else weights * factor
+    chosen = LOSSES[loss.kind]
+    thresholds = HUBER_SCHEDULES[loss.huber_schedule](schedule.sigmas, loss.huber_c, loss.huber_scale) if chosen.has_threshold else None
+    tables = [None if table is None else table.float() for table in (thresholds, weights)]
+    return Objective(noise, chosen, *tables, timesteps=(first, last + 1))
+
+
+def check_objective(loss: LossSection, noise: NoiseSection) -> tuple[list[str], list[str]]:
+    """Problems and warnings that need no model, one sentence each."""
+    problems = []
+    for name, known in (("kind", LOSSES), ("huber_schedule", HUBER_SCHEDULES)):
+        if (value := getattr(loss, name)) not in known:
+            problems.append(f"loss.{name}: {value!r} is unknown; known: {', '.join(known)}")
+    if noise.min_timestep > noise.max_timestep:
+        problems.append(
+            f"noise.min_timestep: {noise.min_timestep} is above max_timestep {noise.max_timestep}, so no timestep is left; lower it"
+        )
+    warnings = []
+    if loss.kind in LOSSES and not LOSSES[loss.kind].has_threshold:
+        warnings += _without_effect("loss", loss, ("huber_schedule", "huber_c", "huber_scale"), f"loss.kind is {loss.kind}")
+    elif loss.huber_schedule == "snr":
+        warnings += _without_effect("loss", loss, ("huber_scale",), "loss.huber_schedule is snr")
+    for needed, names in (
+        ("offset", ("offset_random",)),
+        ("multires_iterations", ("multires_discount",)),
+        ("ip_gamma", ("ip_gamma_random",)),
+    ):
+        if not getattr(noise, needed):
+            warnings += _without_effect("noise", noise, names, f"noise.{needed} is not set")
+    return problems, warnings
+
+
+def _without_effect(path: str, section: Section, names: tuple[str, ...], why: str) -> list[str]:
+    """A warning for each setting that was changed although nothing reads it."""
+    fields = type(section).model_fields
+    changed = {name: getattr(section, name) for name in names if getattr(section, name) != fields[name].default}
+    return [f"{path}.{name}: {value} has no effect, for {why}" for name, value in changed.items()]
+
+
+def batch_loss(family: Family, model: Model, batch: Batch, objective: Objective = PLAIN, timesteps: Tensor | None = None) -> Tensor:
+    """The weighted loss of each sample, shape (B,), float32.
+
+    Noise and timestep of a sample follow from its seed; `timesteps` (B,) on the CPU overrides the drawn ones.
     """
     latents = _latents(family, model, batch)
-    noise = torch.stack([_noise(latents.shape[1:], seed) for seed in batch.seeds]).to(model.device, non_blocking=True)
     if timesteps is None:
-        timesteps = torch.tensor([_timestep(seed, model.schedule.num_timesteps) for seed in batch.seeds])
-    timesteps = timesteps.to(model.device, non_blocking=True)
-    noisy = model.schedule.add_noise(latents, noise, timesteps)
-    predicted = family.predict(model, noisy, timesteps, _conditioning(family, model, batch))
-    target = model.schedule.target(latents, noise, timesteps)
-    return (predicted - target).square().flatten(1).mean(1)
+        timesteps = torch.tensor([_timestep(seed, objective.timesteps or (0, model.schedule.num_timesteps)) for seed in batch.seeds])
+    device_timesteps = timesteps.to(model.device, non_blocking=True)
+    noise, input_noise = draw_noise(latents, batch.seeds, objective.noise)
+    noisy = model.schedule.add_noise(latents, input_noise, device_timesteps)
+    predicted = family.predict(model, noisy, device_timesteps, _conditioning(family, model, batch))
+    target = model.schedule.target(latents, noise, device_timesteps)
+    thresholds = None if objective.thresholds is None else objective.thresholds[timesteps].view(-1, 1, 1, 1)
+    errors = objective.loss.of(predicted - target, _moved(thresholds, model.device))
+    loss = mean_error(errors, _moved(batch.masks, model.device))
+    weights = _sample_weights(objective, batch, timesteps)
+    return loss if weights is None else loss * _moved(weights, model.device)
+
+
+def _sample_weights(objective: Objective, batch: Batch, timesteps: Tensor) -> Tensor | None:
+    """What the loss of each sample is multiplied with, (B,) on the CPU; None for 1."""
+    weights = None if batch.weights is None else torch.tensor(batch.weights)
+    if objective.weights is None:
+        return weights
+    by_timestep = objective.weights[timesteps]
+    return by_timestep if weights is None else by_timestep * weights
+
+
+def draw_noise(latents: Tensor, seeds: tuple[int, ...], section: NoiseSection) -> tuple[Tensor, Tensor]:
+    """The noise (B, C, h, w) that the model is to find, and the noise that is in its input: the same without input perturbation."""
+    shape, device = latents.shape[1:], latents.device
+
+    def normal(name: str, shape: tuple[int, ...] = tuple(shape)) -> Tensor:
+        return torch.stack([torch.randn(shape, generator=_generator(seed, name)) for seed in seeds]).to(device, non_blocking=True)
+
+    def strength(name: str, full: float, random: bool) -> Tensor:
+        """(B, 1, 1, 1): `full`, or a number of each sample between 0 and it."""
+        numbers = [full * derive(seed, name) / 2**63 if random else full for seed in seeds]
+        return torch.tensor(numbers).view(-1, 1, 1, 1).to(device, non_blocking=True)
+
+    noise = normal("noise")
+    if section.offset or section.adaptive_scale:
+        force = strength("noise offset strength", section.offset, section.offset_random)
+        if section.adaptive_scale:
+            force = adaptive_strength(force, latents, section.adaptive_scale)
+        noise = offset_noise(noise, normal("noise offset", (shape[0], 1, 1)), force)
+    if section.multires_iterations:
+        count, discount = section.multires_iterations, section.multires_discount
+        levels = [pyramid(tuple(shape), count, discount, _generator(seed, "pyramid")) for seed in seeds]
+        noise = multires_noise(noise, torch.stack(levels).to(device, non_blocking=True))
+    if not section.ip_gamma:
+        return noise, noise
+    gamma = strength("input noise strength", section.ip_gamma, section.ip_gamma_random)
+    return noise, perturbed(noise, normal("input noise"), gamma)
 
 
 def _latents(family: Family, model: Model, batch: Batch) -> Tensor:
@@ -40,10 +164,15 @@ def _conditioning(family: Family, model: Model, batch: Batch) -> dict[str, Tenso
     return {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.conditioning.items()}
 
 
-def _noise(shape: torch.Size, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(derive(seed, "noise")))
+def _generator(seed: int, name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(derive(seed, name))
 
 
-def _timestep(seed: int, count: int) -> int:
-    """Uniform over all timesteps."""
-    return derive(seed, "timestep") % count
+def _timestep(seed: int, interval: tuple[int, int]) -> int:
+    """Uniform over [first, end)."""
+    first, end = interval
+    return first + derive(seed, "timestep") % (end - first)
+
+
+def _moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)

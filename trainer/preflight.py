@@ -11,6 +11,7 @@ from .errors import ConfigError
 from .families import FamilySpec
 from .files import require_writable
 from .methods import METHODS
+from .objective import check_objective
 from .optim.optimizers import check_optimizer
 from .optim.schedules import check_schedule
 from .sample import check_sampling
@@ -19,6 +20,8 @@ from .sample import check_sampling
 def check_settings(config: TrainConfig) -> list[str]:
     """Warnings. ConfigError lists every setting that cannot work, all at once."""
     problems, warnings = check_schedule(config.schedule)
+    for found, into in zip(check_objective(config.loss, config.noise), (problems, warnings), strict=True):
+        into += found
     problems += check_optimizer(config.optimizer)
     problems += METHODS[config.method.kind].check(config.method)
     problems += check_sampling(config.sample)

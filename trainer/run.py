@@ -21,6 +21,7 @@ from .files import clear_leftovers, write_text
 from .log import RunLog
 from .loop import Job, run_loop
 from .methods import METHODS, Method
+from .objective import Objective, make_objective
 from .optim.optimizers import build_optimizer
 from .optim.schedules import check_schedule
 from .periodic import Keeper, periodic_work
@@ -60,6 +61,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         warnings = list(dict.fromkeys([*warnings, *check_schedule(config.schedule, plan.total_steps)[1], *without_effect(plan)]))
         listen(Status(f"loading the model on {device} in {config.train.precision}"))
         model = family.load(config.base, device, DTYPES[config.train.precision])
+        objective = make_objective(config.loss, config.noise, model.schedule)
         mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps)
         state = load_state(run_dir, mark) if resume else None
         log = stack.enter_context(closing(RunLog(run_dir, state.step if state else None)))
@@ -81,7 +83,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
             wanted = requests(config.sample, config.dataset.resolution)
             prompts = _release_encoders(family, model, method, feed, wanted)
             keeper = Keeper(plan, family, model, method, feed, prompts, wanted, run_dir, mark, started, tell, stop)
-            job = _job(plan, family, model, method, feed, keeper, state, tell, stop)
+            job = _job(plan, family, model, method, feed, objective, keeper, state, tell, stop)
             finished = _train(job, keeper)
         result = _result(run_dir, log, finished, time.time() - started)
         tell(Finished(result.status, result.artefact, result.steps))
@@ -136,6 +138,7 @@ def _job(
     model: Model,
     method: Method,
     feed: Feed,
+    objective: Objective,
     keeper: Keeper,
     state: State | None,
     tell: Listener,
@@ -150,7 +153,7 @@ def _job(
     optimizer = build_optimizer(config.optimizer, [{"params": g.parameters, "name": g.name, "lr": g.lr} for g in groups])
     scaler = LossScaler(model.device, model.dtype)
     rates = [group.lr for group in groups]
-    job = Job(plan, family, model, method, feed, optimizer, rates, scaler, [], tell, stop)
+    job = Job(plan, family, model, method, feed, objective, optimizer, rates, scaler, [], tell, stop)
     job.periodic = periodic_work(keeper, job)
     if state is not None:
         tell(Status(f"resuming after step {state.step}"))

@@ -1,6 +1,12 @@
-"""Loss on held-out pictures, at noise and timesteps that never change, so that two figures can be compared."""
+"""Loss on held-out pictures, at noise and timesteps that never change, so that two figures can be compared.
+
+It is the plain mean squared error over the whole noise range, inside masks where there are some, whatever the `loss` and
+`noise` sections say: runs with other settings can be compared too.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
@@ -23,6 +29,7 @@ def validation_loss(family: Family, model: Model, method: Method, feed: Feed, st
         if stop():
             return None
         timestep = int((number % PARTS + 0.5) / PARTS * count)
-        total += batch_loss(family, model, batch, torch.tensor([timestep])).double().sum().cpu()
+        plain = replace(batch, weights=None)
+        total += batch_loss(family, model, plain, timesteps=torch.tensor([timestep])).double().sum().cpu()
         number += 1
     return float(total / number)

@@ -6,6 +6,7 @@ from .dataset import BucketSection, CacheSection, CaptionSection, DatasetSection
 from .io import from_dict, load, to_yaml
 from .job import TrainConfig
 from .method import AdapterSection
+from .objective import LossSection, NoiseSection
 from .optimizer import OptimizerSection, ScheduleSection
 from .sample import Prompt, SampleSection, ValidateSection
 from .sizes import Size
@@ -20,6 +21,8 @@ __all__ = [
     "CaptionSection",
     "DatasetSection",
     "FolderSection",
+    "LossSection",
+    "NoiseSection",
     "OptimizerSection",
     "Prompt",
     "SampleSection",

@@ -9,6 +9,7 @@ from pydantic import Field
 from .base import BaseSection
 from .dataset import DatasetSection
 from .method import Method
+from .objective import LossSection, NoiseSection
 from .optimizer import OptimizerSection, ScheduleSection
 from .sample import SampleSection, ValidateSection
 from .section import Section
@@ -23,6 +24,8 @@ class TrainConfig(Section):
     method: Method = Method()
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
+    loss: LossSection = LossSection()
+    noise: NoiseSection = NoiseSection()
     train: TrainSection = TrainSection()
     save: SaveSection = SaveSection()
     sample: SampleSection = SampleSection()

@@ -52,6 +52,11 @@ class NoiseSchedule:
         alphas = self.alphas_cumprod.clamp(min=_LEAST_ALPHA)
         return ((1 - alphas) / alphas) ** 0.5
 
+    @property
+    def snr(self) -> Tensor:
+        """Signal-to-noise ratio abar / (1 - abar) of each timestep, descending; 0 at the end where that is pure noise."""
+        return self.alphas_cumprod / (1 - self.alphas_cumprod)
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t for latents and noise of shape (B, C, H, W) and integer timesteps (B,)."""
         alpha, sigma = self._factors(timesteps, latents)
