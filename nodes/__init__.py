@@ -3,6 +3,7 @@
 from .base_model import BaseModel, DemoBase
 from .dataset import Dataset
 from .dataset_options import Captions
+from .loss import LossAnalysis
 from .settings import LoraSettings, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
 from .train import TrainLora
@@ -15,6 +16,7 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceLora": LoraSettings,
     "LoraFurnaceTraining": TrainingSettings,
     "LoraFurnaceTrainLora": TrainLora,
+    "LoraFurnaceLossAnalysis": LossAnalysis,
     "LoraFurnaceStrengthTest": StrengthTest,
     "LoraFurnaceStrengthTestTrainer": StrengthTestTrainer,
 }
@@ -27,6 +29,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
+    "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
     "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",
     "LoraFurnaceStrengthTestTrainer": "LoRA Strength Test, Trainer's Sampler (LoRA Furnace)",
 }

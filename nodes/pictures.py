@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+
+from ..trainer.evaluate.curves import draw_loss_curve
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:
@@ -23,3 +26,12 @@ def from_tensor(picture: Any) -> Image.Image:
 def open_picture(path: Path) -> torch.Tensor:
     with Image.open(path) as picture:
         return to_tensor(picture)
+
+
+def draw_curve(losses: list[float], validation: list[tuple[int, float]]) -> Image.Image:
+    """A loss curve as a picture."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "loss.png"
+        draw_loss_curve(path, range(1, len(losses) + 1), losses, validation=validation)
+        with Image.open(path) as picture:
+            return picture.convert("RGB")

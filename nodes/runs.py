@@ -79,4 +79,5 @@ def _result(value: dict) -> TrainResult:
     files, samples = (tuple(Path(path) for path in value[key]) for key in ("files", "samples"))
     artefact = Path(value["artefact"]) if value["artefact"] else None
     more = {"files": files, "samples": samples, "artefact": artefact, "run_dir": Path(value["run_dir"]), "losses": tuple(value["losses"])}
+    more["validation"] = tuple((step, loss) for step, loss in value.get("validation", ()))
     return TrainResult(**value | more)

@@ -130,5 +130,5 @@ def _outputs(result: TrainResult) -> tuple[Any, ...]:
     names = [str(path.relative_to(folder)) for path in result.files]
     curve = pictures.open_picture(result.run_dir / "loss.png")
     samples = [pictures.open_picture(path) for path in _last_samples(result)] or [curve]
-    losses = {"loss": list(result.losses)}
+    losses = {"loss": list(result.losses), "validation": list(result.validation)}
     return names[-1], "\n".join(names), host.load_lora(result.files[-1]), losses, samples, curve

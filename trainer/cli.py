@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        result = options.run(options)
+        result = options.execute(options)
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)
         if options.json:
@@ -35,5 +35,5 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.arguments(sub)
         sub.add_argument("--json", action="store_true", help="make the last line of output one JSON object")
-        sub.set_defaults(run=module.run)
+        sub.set_defaults(execute=module.run)
     return parser

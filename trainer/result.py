@@ -19,6 +19,7 @@ class TrainResult:
     final_loss: float | None
     seconds: float
     losses: tuple[float, ...] = ()
+    validation: tuple[tuple[int, float], ...] = ()  # (step, loss on held-out pictures)
     samples: tuple[Path, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

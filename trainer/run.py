@@ -193,5 +193,6 @@ def _result(run_dir: Path, log: RunLog, finished: bool, seconds: float) -> Train
         final_loss=sum(last) / len(last) if last else None,
         seconds=seconds,
         losses=tuple(past.losses),
+        validation=tuple(past.validation),
         samples=tuple(dict.fromkeys(past.samples)),
     )

@@ -40,7 +40,7 @@ def lora_files(comfy: Comfy, name: str) -> list[str]:
 def test_pack_is_loaded(comfy: Comfy) -> None:
     assert comfy.import_failures() == []
     nodes = [name for name in comfy.object_info() if name.startswith("LoraFurnace")]
-    assert len(nodes) == 8
+    assert len(nodes) == 9
     assert comfy.get("/i18n")["zh"]["nodeDefs"]["LoraFurnaceTrainLora"]["display_name"].startswith("训练 LoRA")
     assert set(comfy.get("/workflow_templates")["lora-furnace"]) == {"first_lora", "sd15_lora"}
 

@@ -9,9 +9,20 @@ from pathlib import Path
 import pytest
 from loaded_pack import ROOT, Pack
 
-NODES = ("BaseModel", "DemoBase", "Dataset", "Captions", "Lora", "Training", "TrainLora", "StrengthTest", "StrengthTestTrainer")
+NODES = (
+    "BaseModel",
+    "DemoBase",
+    "Dataset",
+    "Captions",
+    "Lora",
+    "Training",
+    "TrainLora",
+    "LossAnalysis",
+    "StrengthTest",
+    "StrengthTestTrainer",
+)
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes", "execution", "latent_preview"}
-CONNECTION_TYPES = {"LF_BASE", "LF_DATASET", "LF_METHOD", "LF_TRAINING", "MODEL", "CLIP", "VAE"}
+CONNECTION_TYPES = {"LF_BASE", "LF_DATASET", "LF_METHOD", "LF_TRAINING", "LOSS_MAP", "MODEL", "CLIP", "VAE"}
 
 
 def visible_inputs(kind: type) -> dict[str, tuple]:

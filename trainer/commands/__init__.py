@@ -3,13 +3,14 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, check, demo, grid, train
+from . import bench, check, demo, grid, loss, train
 
 COMMANDS = {
     "train": train,
     "check": check,
     "demo": demo,
     "grid": grid,
+    "loss": loss,
     "bench": bench,
 }
 

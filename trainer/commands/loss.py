@@ -1,0 +1,42 @@
+"""`loss RUN`"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+HELP = "Say in words what a run's losses show, and draw its loss curve."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a run (it holds log.jsonl), or the run's configuration file")
+    parser.add_argument("--png", metavar="FILE", help="draw the curve there")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    from ..errors import ConfigError
+    from ..evaluate.curves import draw_loss_curve
+    from ..evaluate.losses import analyse_losses
+    from ..log import LOG_FILE, history
+
+    folder = _run_folder(Path(options.run))
+    past = history(folder / LOG_FILE)
+    if not past.steps:
+        raise ConfigError(f"RUN: {folder / LOG_FILE} does not exist or holds no step; give the folder of a run that has begun")
+    report = analyse_losses(past.losses, past.validation)
+    print("\n".join(report.lines()))
+    if options.png:
+        draw_loss_curve(options.png, past.steps, past.losses, validation=past.validation, lr=past.rates, title=folder.name)
+        print(f"curve: {options.png}")
+    return report.as_dict() | {"curve": options.png}
+
+
+def _run_folder(given: Path) -> Path:
+    """A folder is the run itself; a configuration names it."""
+    if given.is_file():
+        from ..config import load
+        from ..preflight import run_dir_of
+
+        return run_dir_of(load(given))
+    return given
