@@ -21,6 +21,7 @@ from .choices import choices
 
 Input = tuple[Any, dict[str, Any]]
 Size = tuple[int, int]
+_ANSWERS = {"auto": None, "on": True, "off": False}  # of a switch that can also be left open
 ARGUMENTS = "name=value, such as weight_decay=0.02 betas=0.9,0.95"
 
 
@@ -124,6 +125,8 @@ def _is_widget(info: FieldInfo) -> bool:
 
 def _input(info: FieldInfo, options: dict[str, Any]) -> Input:
     kind = _kind(info)
+    if kind is bool and _is_optional(info):
+        return list(_ANSWERS), options | {"default": next(word for word, value in _ANSWERS.items() if value is info.default)}
     if kind is bool:
         return "BOOLEAN", options
     if get_origin(kind) is Literal:
@@ -171,6 +174,8 @@ def _size_inputs(names: tuple[str, str], info: FieldInfo, options: dict[str, Any
 
 def _value(name: str, info: FieldInfo, value: Any) -> Any:
     kind = _kind(info)
+    if kind is bool and _is_optional(info):
+        return _ANSWERS[value]
     if _is_optional(info) and (value == "" if kind is str else value == _empty(info)):
         return None
     return _arguments(name, value) if kind == dict[str, Any] else value

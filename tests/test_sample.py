@@ -55,7 +55,7 @@ def test_prompts_that_were_remembered_need_no_text_encoder(base):
     prompts = Prompts(family, model)
     expected = latents((family, model, prompts))
     prompts.remember([REQUEST.prompt, REQUEST.negative])
-    model.text_encoder = None
+    model.text_encoders = {}
     assert torch.equal(latents((family, model, prompts)), expected)
 
 

@@ -62,7 +62,7 @@ def test_the_base_is_bitwise_unchanged_and_gets_no_gradient(job, monkeypatch):
 
     def remember(self, *arguments):
         loaded.append(load(self, *arguments))
-        parts = {"unet": loaded[0].unet, "text_encoder": loaded[0].text_encoder, "vae": loaded[0].vae}
+        parts = {"unet": loaded[0].unet, **loaded[0].text_encoders, "vae": loaded[0].vae}
         loaded.append(parts)
         loaded.append({name: {key: tensor.clone() for key, tensor in part.state_dict().items()} for name, part in parts.items()})
         return loaded[0]

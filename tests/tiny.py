@@ -51,6 +51,33 @@ TINY_TEXT = {
     "pad_token_id": 599,
 }
 
+# Family -> configurations; the others differ from 1.5 where the real ones do.
+_GELU = {"hidden_act": "gelu"}
+TINY: dict[str, dict[str, dict[str, Any]]] = {
+    "sd15": {"unet": TINY_UNET, "vae": TINY_VAE, "text_encoder": TINY_TEXT},
+    "sd2": {
+        "unet": {**TINY_UNET, "attention_head_dim": [2, 4], "use_linear_projection": True},
+        "vae": TINY_VAE,
+        "text_encoder": {**TINY_TEXT, **_GELU},
+    },
+    "sdxl": {
+        "unet": {
+            **TINY_UNET,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+            "transformer_layers_per_block": [1, 2],
+            "cross_attention_dim": 80,
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 40 + 6 * 8,
+        },
+        "vae": {**TINY_VAE, "scaling_factor": 0.13025},
+        "text_encoder": TINY_TEXT,
+        "text_encoder_2": {**TINY_TEXT, **_GELU, "hidden_size": 48, "projection_dim": 40},
+    },
+}
+
 
 def byte_letters() -> list[str]:
     """The 256 printable stand-ins for bytes of byte-level BPE (GPT-2's table)."""
@@ -71,28 +98,39 @@ def write_tokenizer(folder: Path, size: int = 600) -> Path:
     return folder
 
 
-def tiny_networks(seed: int = 0) -> dict[str, torch.nn.Module]:
-    """UNet, VAE and text encoder with random weights; the output layers are not zero, so that all gradients flow."""
+def tiny_networks(seed: int = 0, family: str = "sd15") -> dict[str, torch.nn.Module]:
+    """UNet, VAE and text encoders with random weights; the output layers are not zero, so that all gradients flow."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
-    return {
-        "unet": UNet2DConditionModel(**TINY_UNET),
-        "vae": AutoencoderKL(**TINY_VAE),
-        "text_encoder": CLIPTextModel(CLIPTextConfig(**TINY_TEXT)),
-    }
+    configs = TINY[family]
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    networks: dict[str, torch.nn.Module] = {"unet": UNet2DConditionModel(**configs["unet"]), "vae": AutoencoderKL(**configs["vae"])}
+    return networks | {name: kinds[name](CLIPTextConfig(**config)) for name, config in configs.items() if name in kinds}
 
 
-def write_base(folder: Path, seed: int = 0) -> Path:
-    """A tiny Stable Diffusion 1.5 as a diffusers folder."""
-    for name, network in tiny_networks(seed).items():
+def write_base(folder: Path, seed: int = 0, family: str = "sd15") -> Path:
+    """A tiny model of a family as a diffusers folder."""
+    from trainer.families import FAMILIES
+
+    for name, network in tiny_networks(seed, family).items():
         network.save_pretrained(folder / name)
     write_tokenizer(folder / "tokenizer")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "epsilon"}))
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": FAMILIES[family].spec.pipeline}))
     return folder
+
+
+def family_of(name: str) -> Family:
+    """The real code of a family for single files of the tiny architecture."""
+    import dataclasses
+
+    from trainer.families import FAMILIES
+    from trainer.families.sd import StableDiffusion
+
+    return StableDiffusion(dataclasses.replace(FAMILIES[name].spec, configs=TINY[name]))
 
 
 def write_pictures(folder: Path, count: int = 4, sizes: list[tuple[int, int]] | None = None, captions: bool = True) -> Path:

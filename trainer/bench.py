@@ -20,7 +20,7 @@ from typing import Any
 
 from .config import TrainConfig, from_dict, to_yaml
 from .config.io import apply_overrides
-from .errors import TrainerError
+from .errors import ConfigError, TrainerError
 from .events import StepDone
 from .log import LOG_FILE, read_log
 from .preflight import run_dir_of
@@ -29,9 +29,13 @@ from .preflight import run_dir_of
 def run_bench(options: argparse.Namespace) -> dict[str, Any]:
     """Make checkpoint and pictures where they are missing, train, and report."""
     from .bench_files import random_checkpoint, random_pictures
+    from .families import FAMILIES
 
+    family = options.family or next(iter(FAMILIES))
+    if family not in FAMILIES:
+        raise ConfigError(f"--family: {family!r} is unknown; known: {', '.join(FAMILIES)}")
     folder = Path(options.out).absolute()
-    checkpoint = random_checkpoint(folder / "sd15_random.safetensors")
+    checkpoint = random_checkpoint(folder / f"{family}_random.safetensors", family)
     pictures = random_pictures(folder / "pictures", 4, options.resolution)
     config = _config(options, folder, checkpoint, pictures)
     path = folder / "bench.yaml"

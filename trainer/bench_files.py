@@ -4,49 +4,69 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from .families import FAMILIES, FamilySpec
 from .families.keys import is_linear_attention, rename, unet_table, vae_table
-from .families.sd import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
-from .families.sd_specs import SD15
+from .families.openclip import to_openclip
+from .families.sd_files import UNET_PREFIX, VAE_PREFIX
 from .files import replacing
 
 
-def random_checkpoint(path: Path) -> Path:
-    """A Stable Diffusion 1.5 checkpoint with LDM names in fp16, about 2.1 GB, with a byte-level tokenizer beside it."""
+def random_checkpoint(path: Path, family: str) -> Path:
+    """A checkpoint of a family with LDM names in fp16 (2.1 to 6.9 GB), with a byte-level tokenizer beside it."""
     if not path.is_file():
-        from safetensors.torch import save_file
-
-        generator = torch.Generator().manual_seed(0)
-        tensors = {name: _random(name, shape, generator) for name, shape in checkpoint_shapes()}
         with replacing(path) as temporary:
-            save_file(tensors, str(temporary))
+            _write(temporary, dict(checkpoint_shapes(FAMILIES[family].spec)))
     write_tokenizer(path.parent / "tokenizer")
     return path
 
 
-def checkpoint_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of all tensors, as the original file of Stable Diffusion 1.5 has them."""
+def _write(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A .safetensors file, one tensor in memory at a time; the numbers depend on the shapes alone."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    generator = torch.Generator().manual_seed(0)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            file.write(_random(name, shape, generator).numpy().data)
+
+
+def checkpoint_shapes(spec: FamilySpec) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of all tensors, as the original file of a family has them."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
-    from .families.text import clip_core
-
+    unet_config, vae_config = spec.configs["unet"], spec.configs["vae"]
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**SD15.configs["unet"]).state_dict()
-        vae = AutoencoderKL(**SD15.configs["vae"]).state_dict()
-        text = clip_core(CLIPTextModel(CLIPTextConfig(**SD15.configs["text_encoder"]))).state_dict()
-    for old, new in rename(unet, unet_table(SD15.configs["unet"]), to_ldm=True).items():
+        unet, vae = UNet2DConditionModel(**unet_config).state_dict(), AutoencoderKL(**vae_config).state_dict()
+    for old, new in rename(unet, unet_table(unet_config), to_ldm=True).items():
         yield UNET_PREFIX + new, tuple(unet[old].shape)
-    for old, new in rename(vae, vae_table(SD15.configs["vae"]), to_ldm=True).items():
+    for old, new in rename(vae, vae_table(vae_config), to_ldm=True).items():
         shape = tuple(vae[old].shape)
         yield VAE_PREFIX + new, (*shape, 1, 1) if is_linear_attention(old) else shape
-    for name, tensor in text.items():
-        yield f"{TEXT_PREFIX}text_model.{name}", tuple(tensor.shape)
+    for part in spec.text_parts:
+        shapes = _text_shapes(spec.configs[part.name], part.pooled)
+        renamed = to_openclip(shapes) if part.openclip else {f"text_model.{name}": shape for name, shape in shapes.items()}
+        yield from ((part.prefix + name, shape) for name, shape in renamed.items())
+
+
+def _text_shapes(config: Mapping[str, Any], pooled: bool) -> dict[str, tuple[int, ...]]:
+    """A text encoder's tensors without `text_model.`, whatever the library's version."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        network = (CLIPTextModelWithProjection if pooled else CLIPTextModel)(CLIPTextConfig(**config))
+    return {name.removeprefix("text_model."): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

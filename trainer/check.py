@@ -11,7 +11,9 @@ from .checkpoint import existing_artefacts
 from .config import TrainConfig
 from .data.report import DatasetReport, describe_dataset
 from .estimate import MIB, Estimate, estimate
+from .events import Warned
 from .families import FAMILIES, find_family
+from .feed import reading_of
 from .files import free_bytes
 from .methods import METHODS
 from .methods.block_plan import BlockReport
@@ -87,6 +89,8 @@ def check(config: TrainConfig) -> CheckReport:
     plan = make_plan(config)
     warnings += check_schedule(config.schedule, plan.total_steps)[1] + without_effect(plan)
     model = family.load(config.base, torch.device("meta"), DTYPES[config.train.precision])
+    model.tokenizer = model.reader(reading_of(config.dataset.captions))
+    warnings += [note.text for note in model.notes if isinstance(note, Warned)]
     tokenizer = model.tokenizer
     dataset = describe_dataset(plan.scan, config.dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit)
     largest = max((placement.bucket for placement in plan.placements), key=lambda size: size[0] * size[1])

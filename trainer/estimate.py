@@ -42,7 +42,7 @@ def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: 
     if config.train.gradient_checkpointing:
         family.enable_checkpointing(model)
     parameters = sum(parameter.numel() for group in method.groups() for parameter in group.parameters)
-    kept = [model.unet, *([model.text_encoder] if method.trains_text else []), *([model.vae] if config.sample.prompts else [])]
+    kept = [model.unet, *(model.text_encoders.values() if method.trains_text else []), *([model.vae] if config.sample.prompts else [])]
     size = torch.finfo(model.dtype).bits // 8
     state = OPTIMIZERS[config.optimizer.kind].state_bytes
     file_bytes = parameters * torch.finfo(DTYPES[config.save.dtype]).bits // 8
@@ -62,7 +62,7 @@ def _bytes(network: nn.Module) -> int:
 def _activations(config: TrainConfig, family: Family, model: Model, method: Method, size: tuple[int, int]) -> int:
     """Bytes that autograd keeps for the backward pass: a forward pass without arithmetic, with every kept tensor counted."""
     kept: dict[int, int] = {}
-    weights = {id(parameter) for network in (model.unet, model.text_encoder) if network is not None for parameter in network.parameters()}
+    weights = {id(parameter) for network in (model.unet, *model.text_encoders.values()) for parameter in network.parameters()}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in weights:
@@ -72,11 +72,13 @@ def _activations(config: TrainConfig, family: Family, model: Model, method: Meth
 
     samples = config.dataset.batch_size
     latents = torch.empty(samples, *family.latent_shape(model, size), device="meta")
+    captions = ["a " * model.tokenizer.limit if config.dataset.captions.max_tokens > 75 else ""] * samples
     conditioning = None
     if not method.trains_text:
         with torch.no_grad():
-            conditioning = family.encode_text(model, [""] * samples)
-    batch = Batch(("",) * samples, [""] * samples, latents, None, conditioning, tuple(range(samples)))
+            conditioning = family.encode_text(model, captions)
+    sizes = torch.empty(samples, 6, device="meta")
+    batch = Batch(("",) * samples, captions, latents, None, conditioning, tuple(range(samples)), sizes=sizes)
     method.before_forward()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         batch_loss(family, model, batch, make_objective(config.loss, config.noise, model.schedule)).sum()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .config import TrainConfig
+from .config import CaptionSection, TrainConfig
 from .data.buckets import Placement
 from .data.cache import TensorCache, file_digest, latent_key, text_key
 from .data.captions import plain, texts_in_use, varies, vary
@@ -19,7 +19,7 @@ from .data.loader import prefetch
 from .data.records import Record
 from .errors import ModelFileError
 from .events import CacheProgress, Listener, StopCheck
-from .families import Conditioning, Family, Model
+from .families import Conditioning, Family, Model, Reading, join
 from .plan import Micro, Plan
 from .seeds import derive
 
@@ -36,6 +36,7 @@ class Batch:
     seeds: tuple[int, ...]  # one per sample: the start of its noise and timestep
     masks: Tensor | None = None  # (B, 1, h, w) at latent resolution, 0 to 1, float32: where the loss counts
     weights: tuple[float, ...] | None = None  # one per sample: the weight of its loss
+    sizes: Tensor | None = None  # (B, 6): original height and width, crop top and left, target height and width, in pixels
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Feed:
             pixels = torch.stack([load_pixels(record.path, placement, background) for record, placement in pairs])
         if self.texts is not None:
             parts = [self._cached(self.texts[caption]) for caption in captions]
-            conditioning = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
-        return Batch(tuple(str(record.path) for record in records), captions, latents, pixels, conditioning, seeds)
+            conditioning = join([{name: tensor[None] for name, tensor in part.items()} for part in parts])
+        sizes = torch.tensor([_sizes(record, placement) for record, placement in zip(records, placements, strict=True)])
+        return Batch(tuple(str(record.path) for record in records), captions, latents, pixels, conditioning, seeds, sizes=sizes)
 
     def _cached(self, key: str) -> dict[str, Tensor]:
         tensors = self.cache.get(key)
@@ -96,8 +98,10 @@ def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, te
     if text:
         section = plan.config.dataset.captions
         captions = sorted(texts_in_use([(record.caption, section) for record in (*plan.records, *plan.held_out)]))
-        identity, ids = model.identity["text_encoder"], model.tokenizer.ids  # the ids, for another tokenizer gives others
-        texts = {caption: text_key(caption, identity, model.dtype, model.clip_skip, str(ids(caption))) for caption in captions}
+        chunks = model.tokenizer.chunks  # what the encoders get to see, for another tokenizer or reading gives something else
+        texts = {
+            caption: text_key(caption, model.text_identity, model.dtype, model.clip_skip, str(chunks(caption))) for caption in captions
+        }
         missing = [caption for caption in captions if cache.get(texts[caption]) is None]
         for done, caption in enumerate(missing):
             if stop():
@@ -107,6 +111,18 @@ def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, te
             cache.put(texts[caption], {name: tensor[0].cpu() for name, tensor in encoded.items()})
             listen(CacheProgress("text", done + 1, len(missing)))
     return Feed(plan, latents, texts, cache)
+
+
+def _sizes(record: Record, placement: Placement) -> tuple[int, ...]:
+    """What a model that knows picture sizes is told (Podell et al. 2023, arXiv 2307.01952, section 2.2)."""
+    left, top = placement.crop
+    width, height = placement.bucket
+    return record.height, record.width, top, left, height, width
+
+
+def reading_of(captions: CaptionSection) -> Reading:
+    """How the settings want captions to be read."""
+    return Reading(captions.max_tokens // 75, captions.weighted, brackets=captions.weighted)
 
 
 def caches_text(config: TrainConfig, trains_text: bool) -> bool:

@@ -74,6 +74,7 @@ def tag_frequency(plan: Plan) -> dict[str, dict[str, int]]:
 def _training(plan: Plan, model: Model) -> dict[str, Any]:
     config = plan.config
     optimizer, schedule = config.optimizer, config.schedule
+    version, _ = model.spec.marks[model.schedule.prediction]
     arguments = ",".join(f"{name}={value}" for name, value in optimizer.args.items())
     return {
         "ss_output_name": config.save.name,
@@ -91,8 +92,11 @@ def _training(plan: Plan, model: Model) -> dict[str, Any]:
         "ss_max_grad_norm": optimizer.max_grad_norm,
         "ss_mixed_precision": "no" if config.train.precision == "fp32" else config.train.precision,
         "ss_seed": config.train.seed,
-        "ss_v2": False,
-        "ss_base_model_version": model.spec.base_model_version,
+        "ss_text_encoder_2_lr": optimizer.text_encoder_2_lr,
+        "ss_v2": version.startswith("sd_v2"),
+        "ss_base_model_version": version,
+        "ss_zero_terminal_snr": model.schedule.zero_terminal_snr,
+        "ss_weighted_captions": config.dataset.captions.weighted,
         "ss_clip_skip": model.clip_skip,
         "ss_max_token_length": model.tokenizer.limit,
         "ss_cache_latents": config.dataset.cache.latents,
@@ -171,7 +175,7 @@ def _modelspec(plan: Plan, model: Model, finished: float) -> dict[str, Any]:
     width, height = plan.config.dataset.resolution
     values = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{model.spec.architecture}/lora",
+        "architecture": f"{model.spec.marks[model.schedule.prediction][1]}/lora",
         "implementation": model.spec.implementation,
         "title": plan.config.save.name,
         "resolution": f"{width}x{height}",

@@ -159,9 +159,9 @@ def _latents(family: Family, model: Model, batch: Batch) -> Tensor:
 
 
 def _conditioning(family: Family, model: Model, batch: Batch) -> dict[str, Tensor]:
-    if batch.conditioning is None:
-        return family.encode_text(model, batch.captions)
-    return {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.conditioning.items()}
+    given = batch.conditioning if batch.conditioning is not None else family.encode_text(model, batch.captions)
+    sizes = {} if batch.sizes is None else {"sizes": batch.sizes}
+    return {name: tensor.to(model.device, non_blocking=True) for name, tensor in (given | sizes).items()}
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

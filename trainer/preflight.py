@@ -39,6 +39,15 @@ def check_settings(config: TrainConfig) -> list[str]:
 def check_family(config: TrainConfig, spec: FamilySpec) -> None:
     """ConfigError lists the settings that do not fit the model's family."""
     problems = METHODS[config.method.kind].check_family(config.method, spec)
+    if config.base.clip_skip > spec.max_clip_skip:
+        problems.append(
+            f"base.clip_skip: {config.base.clip_skip} is too much for {spec.title}, which knows up to {spec.max_clip_skip}; leave it at 1. "
+            "The layer before the last, which some call clip skip 2, is what this model always uses"
+            if spec.max_clip_skip == 1
+            else f"base.clip_skip: {config.base.clip_skip} is too much for {spec.title}, which knows up to {spec.max_clip_skip}"
+        )
+    if config.optimizer.text_encoder_2_lr is not None and len(spec.text_parts) < 2:
+        problems.append(f"optimizer.text_encoder_2_lr: {spec.title} has one text encoder; leave it out and set text_encoder_lr")
     if problems:
         raise ConfigError(problems)
 

@@ -16,7 +16,7 @@ from .data.report import describe_dataset
 from .errors import NonFiniteLoss, RunFolderBusy, Stopped
 from .events import BlocksPlanned, DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
 from .families import FAMILIES, Family, Model, find_family
-from .feed import Feed, caches_text, fill_caches
+from .feed import Feed, caches_text, fill_caches, reading_of
 from .files import clear_leftovers, write_text
 from .log import RunLog
 from .loop import Job, run_loop
@@ -62,6 +62,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         listen(Status(f"loading the model on {device} in {config.train.precision}"))
         model = family.load(config.base, device, DTYPES[config.train.precision])
         objective = make_objective(config.loss, config.noise, model.schedule)
+        model.tokenizer = model.reader(reading_of(config.dataset.captions))
         mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps)
         state = load_state(run_dir, mark) if resume else None
         log = stack.enter_context(closing(RunLog(run_dir, state.step if state else None)))
@@ -108,6 +109,8 @@ def _announce(plan: Plan, model: Model, warnings: list[str], tell: Listener) -> 
     """The dataset report, and everything that was passed over."""
     tokenizer = model.tokenizer
     report = describe_dataset(plan.scan, plan.config.dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit)
+    for note in model.notes:
+        tell(note)
     tell(DatasetScanned(len(plan.scan.records), len(plan.scan.skipped), report.as_dict()))
     skipped = [f"skipped {item.path}: {item.reason}" for item in plan.scan.skipped]
     long = [f"{item.path}: the caption has {item.tokens} tokens, those after {tokenizer.limit} are not read" for item in report.over_limit]
@@ -128,7 +131,7 @@ def _release_encoders(family: Family, model: Model, method: Method, feed: Feed, 
         model.vae = None
     if not method.trains_text and feed.texts is not None:
         prompts.remember([text for request in wanted for text in (request.prompt, request.negative)])
-        model.text_encoder = None
+        model.text_encoders = {}
     return prompts
 
 

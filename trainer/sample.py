@@ -12,7 +12,7 @@ from torch import Tensor
 from .config import SampleSection
 from .diffusion.samplers import SAMPLERS, SCHEDULERS, initial_latents, make_noise, sigma_to_timestep, step_noise
 from .events import StopCheck, never
-from .families import Conditioning, Family, Model
+from .families import PROMPT, Conditioning, Family, Model, join
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,7 +57,7 @@ def check_sampling(section: SampleSection) -> list[str]:
 
 
 class Prompts:
-    """Encoded prompts. `remember` keeps them, so that the text encoder can leave memory when it is not trained."""
+    """Encoded prompts, read as ComfyUI reads them. `remember` keeps them, so that text encoders can leave memory."""
 
     def __init__(self, family: Family, model: Model):
         self._family, self._model = family, model
@@ -70,7 +70,7 @@ class Prompts:
     def encode(self, text: str) -> Conditioning:
         """Conditioning of one text, batch of 1."""
         if text not in self._kept:
-            return self._family.encode_text(self._model, [text])
+            return self._family.encode_text(self._model, [text], PROMPT)
         return {name: tensor.to(self._model.device) for name, tensor in self._kept[text].items()}
 
 
@@ -99,9 +99,11 @@ def draw_latents(
     shape = (1, *family.latent_shape(model, request.size))
     noise = make_noise(shape, request.seed).to(model.device)
     x = initial_latents(noise, sigmas, float(sigmas_all[-1]))
-    positive = prompts.encode(request.prompt)
     guided = request.cfg != 1.0
-    both = _join(positive, prompts.encode(request.negative)) if guided else positive
+    texts = [request.prompt, request.negative] if guided else [request.prompt]
+    width, height = request.size
+    sizes = torch.tensor([[height, width, 0, 0, height, width]], device=model.device)  # a whole picture of the size drawn
+    both = join([prompts.encode(text) | {"sizes": sizes} for text in texts])
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((2 if guided else 1,), sigma_to_timestep(sigma, sigmas_all), device=x.device)
@@ -114,10 +116,6 @@ def draw_latents(
         return unwanted + (wanted - unwanted) * request.cfg
 
     return SAMPLERS[request.sampler](denoise, x, sigmas, step_noise(x, request.seed), on_step, stop)
-
-
-def _join(first: Conditioning, second: Conditioning) -> Conditioning:
-    return {name: torch.cat([first[name], second[name]]) for name in first}
 
 
 def to_image(pixels: Tensor) -> Any:

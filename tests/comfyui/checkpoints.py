@@ -12,4 +12,4 @@ def random_checkpoint(folder: Path) -> Path:
         return Path(given)
     from trainer.bench_files import random_checkpoint as make
 
-    return make(folder / "random" / "sd15_random.safetensors")
+    return make(folder / "random" / "sd15_random.safetensors", "sd15")

@@ -1,4 +1,4 @@
-"""The saved names and shapes of a full-size model are kohya's, so that every program that reads its files reads ours."""
+"""The saved names and shapes of full-size models are kohya's, so that every program that reads its files reads ours."""
 
 from __future__ import annotations
 
@@ -10,40 +10,45 @@ import torch
 
 from trainer.adapters import ADAPTERS, LayerShape
 from trainer.families import FAMILIES, Model
-from trainer.families.sd_specs import SD15, TEXT_ENCODER, UNET
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "kohya_sd15.json"  # [key, shape of lora_down, shape of lora_up], rank 4
+GOLDEN = Path(__file__).parents[1] / "golden"  # kohya_<family>.json: [key, shape of lora_down, shape of lora_up], rank 4
 RANK = 4
+# Part -> modules, numbers at rank 4; from kohya's own count of what it trains.
+COUNTS = {
+    "sd15": {"text_encoder": (72, 663_552), "unet": (192, 1_695_744)},
+    "sd2": {"text_encoder": (138, 1_695_744), "unet": (192, 1_728_512)},
+    "sdxl": {"text_encoder": (72, 663_552), "text_encoder_2": (192, 2_949_120), "unet": (722, 10_639_360)},
+}
 
 
-@pytest.fixture(scope="module")
-def targets():
+def targets_of(family: str):
     """The layers of the real architecture, without memory for the weights."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    with torch.device("meta"):
-        unet, text_encoder = UNet2DConditionModel(**UNET), CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER))
+    spec, device = FAMILIES[family].spec, torch.device("meta")
+    with device:
+        unet = UNet2DConditionModel(**spec.configs["unet"])
+        encoders = {part.name: CLIPTextModel(CLIPTextConfig(**spec.configs[part.name])) for part in spec.text_parts}
     rest = {"vae": None, "tokenizer": None, "schedule": None, "clip_skip": 1, "identity": {}, "files": {}}
-    return FAMILIES["sd15"].adapter_targets(Model(SD15, unet, text_encoder, device=torch.device("meta"), dtype=torch.float32, **rest))
+    return FAMILIES[family].adapter_targets(Model(spec, unet, encoders, device=device, dtype=torch.float32, **rest))
 
 
-def test_keys_and_shapes_are_kohyas(targets):
-    expected = {key: (down, up) for key, down, up in json.loads(GOLDEN.read_text())}
-    found = {}
+@pytest.mark.parametrize("family", COUNTS)
+def test_keys_shapes_and_numbers_are_kohyas(family):
+    expected = {key: (down, up) for key, down, up in json.loads((GOLDEN / f"kohya_{family}.json").read_text())}
+    found, counts = {}, {}
+    targets = targets_of(family)
     for target in targets:
         tensors = ADAPTERS["lora"].init(LayerShape.of(target.module), RANK, torch.Generator())
-        found[target.key] = (list(tensors["lora_down.weight"].shape), list(tensors["lora_up.weight"].shape))
-    assert len(found) == len(targets) == 264
-    assert found == expected
-
-
-def test_parts_and_numbers_of_parameters_are_kohyas(targets):
-    """72 modules of 663,552 numbers in the text encoder, 192 of 1,695,744 in the UNet."""
-    counts = {}
-    for target in targets:
-        shape = LayerShape.of(target.module).weight
-        inputs = torch.Size(shape[1:]).numel()
+        shapes = [list(tensors[f"lora_{half}.weight"].shape) for half in ("down", "up")]
+        found[target.key] = tuple(shapes)
         modules, numbers = counts.get(target.part, (0, 0))
-        counts[target.part] = (modules + 1, numbers + RANK * (inputs + shape[0]))
-    assert counts == {"text_encoder": (72, 663_552), "unet": (192, 1_695_744)}
+        counts[target.part] = (modules + 1, numbers + sum(tensor.numel() for tensor in tensors.values()))
+    assert len(found) == len(targets)
+    assert found == expected
+    assert counts == COUNTS[family]
+
+
+def test_every_family_has_its_table():
+    assert {path.stem.removeprefix("kohya_") for path in GOLDEN.glob("kohya_*.json")} == set(COUNTS) == set(FAMILIES)

@@ -126,8 +126,11 @@ def test_a_missing_file_and_an_unknown_ending_are_named(tmp_path):
         ("transformer.blocks.0.lora_A.weight", "a LoRA file"),
         ("lora_unet_x.hada_w1_a", "a LyCORIS adapter file"),
         ("control_model.input_hint_block.0.weight", "a ControlNet"),
-        ("conditioner.embedders.1.model.ln_final.weight", "an SDXL checkpoint"),
-        ("cond_stage_model.model.transformer.resblocks.0.ln_1.weight", "a Stable Diffusion 2 checkpoint"),
+        ("conditioner.embedders.1.model.ln_final.weight", "a cut-down SDXL"),
+        ("conditioner.embedders.0.model.ln_final.weight", "the SDXL refiner"),
+        ("edm_vpred.sigma_max", "an SDXL model with another noise schedule"),
+        ("model.diffusion_model.label_emb.0.0.weight", "a Stable Diffusion 2 unCLIP model"),
+        ("model.diffusion_model.input_blocks.3.0.op.weight", "a Stable Diffusion UNet without its text encoder"),
         ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "a Stable Diffusion 3 checkpoint"),
         ("double_blocks.0.img_attn.qkv.weight", "a Flux model"),
         ("decoder.conv_in.weight", "a VAE"),
@@ -152,7 +155,7 @@ def test_an_sdxl_checkpoint_with_sd15_like_names_is_not_taken_for_sd15(tmp_path)
     tensors = {prefix + name: torch.zeros(4, 2048) for name in names}
     tensors |= {"conditioner.embedders.0.transformer.text_model.x": torch.zeros(1), "conditioner.embedders.1.model.y": torch.zeros(1)}
     save_file(tensors, tmp_path / "xl.safetensors")
-    with pytest.raises(ModelFileError, match="is an SDXL checkpoint, which cannot be trained on"):
+    with pytest.raises(ModelFileError, match="is an inpainting or editing model .its UNet takes 2048 channels, not 4., which cannot"):
         find_family(str(tmp_path / "xl.safetensors"), "auto", FAMILIES)
 
 
@@ -166,15 +169,15 @@ def test_a_folder_with_a_damaged_index_is_named(tmp_path, text):
 def test_folders_that_are_no_sd15_are_named(tmp_path, base):
     with pytest.raises(ModelFileError, match=r"without model_index\.json \(found: nothing\)"):
         find_family(str(tmp_path), "auto", FAMILIES)
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
-    with pytest.raises(ModelFileError, match="is a diffusers folder of StableDiffusionXLPipeline"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLInpaintPipeline"}))
+    with pytest.raises(ModelFileError, match="is a diffusers folder of StableDiffusionXLInpaintPipeline"):
         find_family(str(tmp_path), "auto", FAMILIES)
     assert find_family(str(base), "auto", FAMILIES).spec.name == "sd15"
     assert find_family(str(base), "sd15", FAMILIES).spec.name == "sd15"
 
 
 def test_an_unknown_family_name_lists_the_known_ones(base):
-    with pytest.raises(ConfigError, match=r"base\.family: 'sd51' is unknown; known: auto, sd15"):
+    with pytest.raises(ConfigError, match=r"base\.family: 'sd51' is unknown; known: auto, sd15, sd2, sdxl"):
         find_family(str(base), "sd51", FAMILIES)
 
 

@@ -11,6 +11,7 @@ HELP = "Measure seconds per step on a real-size checkpoint with random weights."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", help="family of the checkpoint, as in base.family; default the first of them")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=5, help="steps that are not counted")
     parser.add_argument("--resolution", type=int, default=256)

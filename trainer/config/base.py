@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .section import Int, Section, option
 
 
@@ -14,4 +16,13 @@ class BaseSection(Section):
     clip_skip: Int = option(1, "Which text-encoder layer to use, counted from the end: 1 for realistic models, 2 for anime.", ge=1, le=12)
     tokenizer: str | None = option(
         None, "Folder with the tokenizer's vocab.json and merges.txt, if it is not beside the model.", advanced=True
+    )
+    prediction: Literal["auto", "epsilon", "v"] = option(
+        "auto", "What the model predicts: the noise (epsilon) or the velocity (v). auto reads it from the file.", advanced=True
+    )
+    zero_terminal_snr: bool | None = option(
+        None,
+        "Whether the model was trained with noise alone at the last timestep (zero terminal SNR, v prediction only); "
+        "default as the file says.",
+        advanced=True,
     )

@@ -46,6 +46,10 @@ class CaptionSection(Section):
     wildcards: bool = option(
         False, "{red|blue} becomes one of the two at each use, {{ and }} a single brace; of several lines, one is used.", advanced=True
     )
+    weighted: bool = option(
+        False, "Read (word:1.2), (word) and [word] as emphasis; a backslash before a bracket makes it a letter.", advanced=True
+    )
+    max_tokens: Literal[75, 150, 225] = option(75, "The most tokens of a caption that are read, in chunks of 75.", advanced=True)
 
 
 class BucketSection(Section):

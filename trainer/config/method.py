@@ -18,7 +18,7 @@ class AdapterSection(Section):
         8.0, "Strength scale; alpha/rank multiplies the adapter. A quarter to half of rank is usual.", gt=0, le=4096, step=0.5
     )
     train_unet: bool = option(True, "Train the image part of the model.")
-    train_text_encoder: bool = option(True, "Train the text encoder too.")
+    train_text_encoder: bool = option(True, "Train the text encoder (SDXL: both) too.")
     blocks: BlockSection = BlockSection()
 
 

@@ -16,6 +16,9 @@ class OptimizerSection(Section):
     text_encoder_lr: Float | None = option(None, "Learning rate of the text encoder; default `lr`.", ge=0, le=10, step=1e-6)
     max_grad_norm: Float = option(1.0, "Gradients are scaled down to this length; 0 switches clipping off.", ge=0, le=1e6, advanced=True)
     args: dict[str, Any] = option({}, "Further arguments of the optimizer, such as weight_decay: 0.02.", advanced=True)
+    text_encoder_2_lr: Float | None = option(
+        None, "Learning rate of the second text encoder of SDXL; default that of the first.", ge=0, le=10, step=1e-6, advanced=True
+    )
 
 
 class ScheduleSection(Section):

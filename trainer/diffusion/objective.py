@@ -83,6 +83,6 @@ class NoiseSchedule:
 
 
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """abar (T,) with abar_T = 0 and abar_1 as it was: sqrt(abar) is shifted, then scaled (Lin et al. 2023, arXiv 2305.08891, algorithm 1)."""
+    """abar (T,) with abar_T = 0 and abar_1 as it was: its root is shifted, then scaled (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
     root = alphas_cumprod.sqrt()
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2

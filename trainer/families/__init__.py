@@ -1,10 +1,10 @@
 """Model families. Adding one: a module with a `Family`, and a line in `FAMILIES`."""
 
-from .base import AdapterTarget, Conditioning, Family, FamilySpec, Model
+from .base import PROMPT, AdapterTarget, Conditioning, Family, FamilySpec, Model, Reading, join
 from .detect import find_family
 from .sd import StableDiffusion
-from .sd_specs import SD15
+from .sd_specs import SD2, SD15, SDXL
 
-FAMILIES: dict[str, Family] = {family.spec.name: family for family in (StableDiffusion(SD15),)}
+FAMILIES: dict[str, Family] = {family.spec.name: family for family in map(StableDiffusion, (SD15, SD2, SDXL))}
 
-__all__ = ["FAMILIES", "AdapterTarget", "Conditioning", "Family", "FamilySpec", "Model", "find_family"]
+__all__ = ["FAMILIES", "PROMPT", "AdapterTarget", "Conditioning", "Family", "FamilySpec", "Model", "Reading", "find_family", "join"]

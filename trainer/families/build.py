@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Change = Callable[[str, "Tensor"], "Tensor"]
-
 
 def build(
     make: Callable[[], nn.Module],
@@ -23,12 +21,11 @@ def build(
     names: Mapping[str, str],
     dtype: torch.dtype,
     device: torch.device,
-    change: Change | None = None,
 ) -> Any:
     """The network that `make` constructs, with the file's tensors in `dtype`, frozen and in evaluation mode.
 
-    `names` maps the file's tensor names to the network's; `change` may reshape a tensor (network name, tensor).
-    On the meta device no weight is read. ModelFileError names tensors that are missing or of another shape.
+    `names` maps the file's tensor names to the network's. On the meta device no weight is read. ModelFileError names
+    tensors that are missing or of another shape.
     """
     import torch
     from torch import nn
@@ -44,13 +41,19 @@ def build(
     state = {}
     for name, tensor in file.read({name for name, own in names.items() if own in expected}):
         own = names[name]
-        tensor = change(own, tensor) if change else tensor
+        tensor = _point_wise(tensor, expected[own])
         if tuple(tensor.shape) != expected[own]:
             raise ModelFileError(f"{file.path}: {name} has shape {tuple(tensor.shape)}, but the {what} needs {expected[own]}")
         state[own] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     network.load_state_dict(state, assign=True)
     _fill_buffers(network)
     return network.requires_grad_(False).eval()
+
+
+def _point_wise(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A linear layer and a 1x1 convolution are the same; which of the two stands for a layer differs between files and libraries."""
+    matrix, kernel = sorted((tuple(tensor.shape), shape), key=len)
+    return tensor.reshape(shape) if len(matrix) == 2 and kernel == (*matrix, 1, 1) else tensor
 
 
 def _fill_buffers(network: nn.Module) -> None:

@@ -16,20 +16,26 @@ _KNOWN = (
     ("a LyCORIS adapter file", "hada_w1_a"),
     ("a LyCORIS adapter file", "lokr_w1"),
     ("a ControlNet", "control_model."),
-    ("an SDXL checkpoint", "conditioner.embedders.1."),
+    ("an SDXL model with another noise schedule (EDM, as Playground 2.5)", "edm_"),
+    ("a cut-down SDXL (as SSD-1B or Vega), which has fewer layers than SDXL", "conditioner.embedders.1."),
+    ("the SDXL refiner, which only finishes pictures that another model began", "conditioner.embedders.0.model."),
     ("a Stable Diffusion 3 checkpoint", "joint_blocks.0."),
     ("a Flux model", "double_blocks.0.img_attn"),
     ("a Flux model in diffusers form", "single_transformer_blocks.0."),
-    ("a Stable Diffusion 2 checkpoint", "cond_stage_model.model.transformer."),
+    ("a Stable Diffusion 2 unCLIP model, which takes a picture besides the text", "model.diffusion_model.label_emb."),
     ("a Stable Diffusion UNet without its text encoder", "model.diffusion_model.input_blocks."),
     ("a VAE", "decoder.conv_in.weight"),
     ("a text encoder", "text_model.encoder.layers.0."),
     ("a textual inversion", "emb_params"),
 )
+_FIRST, _CHANNELS = "model.diffusion_model.input_blocks.0.0.weight", 4
 
 
 def describe(shapes: Shapes) -> str:
     """A few words for a file that no family recognises."""
+    channels = shapes.get(_FIRST, (0, _CHANNELS))[1]
+    if channels != _CHANNELS:
+        return f"an inpainting or editing model (its UNet takes {channels} channels, not {_CHANNELS})"
     for words, part in _KNOWN:
         if any(part in name for name in shapes):
             return words
@@ -67,4 +73,6 @@ def _of_folder(path: Path, families: Iterable[Family]) -> tuple[Family | None, s
     for family in families:
         if family.recognise_folder(path, kind):
             return family, family.spec.title
-    return None, f"a diffusers folder of {kind}"
+    unet = path / "unet" / "config.json"
+    channels = read_json(unet).get("in_channels", _CHANNELS) if unet.is_file() else _CHANNELS
+    return None, f"a diffusers folder of {kind}" + (f" for {channels} channels" if channels != _CHANNELS else "")

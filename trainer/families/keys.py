@@ -31,6 +31,8 @@ def unet_table(config: Mapping[str, Any]) -> Table:
         ("input_blocks.0.0.", "conv_in."),
         ("out.0.", "conv_norm_out."),
         ("out.2.", "conv_out."),
+        ("label_emb.0.0.", "add_embedding.linear_1."),
+        ("label_emb.0.2.", "add_embedding.linear_2."),
     ]
     for level, attention in enumerate(down):
         for layer in range(layers):

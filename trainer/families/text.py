@@ -1,4 +1,4 @@
-"""CLIP text: finding the tokenizer, turning captions into token ids, and running the encoder up to a layer."""
+"""CLIP text: finding the tokenizer, turning texts into chunks of token ids, and running an encoder over them."""
 
 from __future__ import annotations
 
@@ -8,39 +8,109 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelFileError, first_line
+from .base import Reading, TextPart
+from .emphasis import weigh
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CLIP_REPOSITORY = "openai/clip-vit-large-patch14"
+_LONG = 8  # a piece of so many tokens may be cut by the end of a chunk; a shorter one moves to the next chunk (ComfyUI)
+
+Chunk = list[tuple[int, float]]  # token ids and their weights, without marks
 
 
 @dataclass(frozen=True)
 class ClipTokenizer:
-    """Token ids of captions for a CLIP encoder with `positions` places, begin and end marks included."""
+    """Token ids for CLIP encoders with `positions` places per chunk, begin and end marks included."""
 
     library: Any  # transformers.CLIPTokenizer
     positions: int
+    reading: Reading = Reading()
 
     @property
     def limit(self) -> int:
-        """The most tokens that a caption can have; 75 for Stable Diffusion."""
-        return self.positions - 2
+        """The most tokens of a caption that are read: 75 per chunk for Stable Diffusion."""
+        return (self.positions - 2) * (self.reading.chunks or 1)
 
-    def ids(self, caption: str) -> list[int]:
-        """All token ids of a caption, without marks, not cut."""
-        return list(self.library(caption, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+    def ids(self, text: str) -> list[int]:
+        """All token ids of a text, without marks, not cut."""
+        return [token for piece in self._pieces(text) for token, _ in piece]
 
-    def batch(self, captions: Sequence[str]) -> Tensor:
-        """Ids (B, positions): begin mark, at most `limit` tokens, then end marks up to the end, as Stable Diffusion pads."""
-        import torch
+    def chunks(self, text: str) -> list[Chunk]:
+        """The text in chunks of at most `positions` - 2 tokens, cut where the reading allows no more chunks; at least one."""
+        room = self.positions - 2
+        result: list[Chunk] = [[]]
+        for piece in self._pieces(text):
+            while piece:
+                free = room - len(result[-1])
+                if len(piece) > free:
+                    if len(piece) >= _LONG:
+                        result[-1] += piece[:free]
+                        piece = piece[free:]
+                    result.append([])
+                else:
+                    result[-1] += piece
+                    piece = []
+        return result[: self.reading.chunks]
 
+    def row(self, chunk: Chunk, pad: int | None) -> list[int]:
+        """The `positions` ids of a chunk: begin mark, tokens, end mark, then `pad` (None: end marks) up to the end."""
         begin, end = self.library.bos_token_id, self.library.eos_token_id
-        rows = []
-        for caption in captions:
-            ids = self.ids(caption)[: self.limit]
-            rows.append([begin, *ids, *[end] * (self.positions - 1 - len(ids))])
-        return torch.tensor(rows, dtype=torch.long)
+        ids = [begin, *(token for token, _ in chunk), end]
+        return ids + [end if pad is None else pad] * (self.positions - len(ids))
+
+    def _pieces(self, text: str) -> list[Chunk]:
+        weighted = weigh(text, self.reading.brackets) if self.reading.weighted else [(text, 1.0)]
+        return [[(token, weight) for token in self._tokens(piece)] for piece, weight in weighted]
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.library(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+
+
+def encode_texts(
+    encoder: nn.Module, part: TextPart, tokenizer: ClipTokenizer, texts: Sequence[Sequence[Chunk]], clip_skip: int
+) -> list[tuple[Tensor, Tensor | None]]:
+    """For each text, given as its chunks: hidden states (1, chunks · positions, width), and the pooled vector (1, width) if there is one.
+
+    A token's weight moves its state away from that of the empty text, or towards it: ComfyUI's way, so that previews agree.
+    """
+    import torch
+
+    rows = [chunk for chunks in texts for chunk in chunks]
+    weighted = any(weight != 1 for chunk in rows for _, weight in chunk)
+    ids = torch.tensor([tokenizer.row(chunk, part.pad) for chunk in [*rows, *[[]] * weighted]], dtype=torch.long)
+    device = next(encoder.parameters()).device
+    ends = torch.tensor([len(chunk) + 1 for chunk in rows] + [1] * weighted, device=device)
+    hidden, pooled = hidden_states(encoder, part, ids.to(device), ends, clip_skip)
+    if weighted:
+        padded = [[1.0, *(weight for _, weight in chunk)] for chunk in rows]
+        weights = torch.tensor([row + [1.0] * (tokenizer.positions - len(row)) for row in padded], device=device)[..., None]
+        states, empty = hidden[:-1].float(), hidden[-1].float()
+        hidden = torch.where(weights == 1, states, (states - empty) * weights + empty).to(hidden.dtype)
+    result, start = [], 0
+    for chunks in texts:
+        states = hidden[start : start + len(chunks)].flatten(0, 1)[None]
+        result.append((states, pooled[start : start + 1] if pooled is not None else None))
+        start += len(chunks)
+    return result
+
+
+def hidden_states(encoder: Any, part: TextPart, ids: Tensor, ends: Tensor, clip_skip: int) -> tuple[Tensor, Tensor | None]:
+    """The output (B, positions, width) of the `clip_skip`-th used layer from the end for ids (B, positions), and the pooled vector.
+
+    The pooled vector (B, width) is the projected state of the end mark at place `ends` (B,), behind all layers.
+    """
+    core, layer = clip_core(encoder), clip_skip + part.skipped
+    if layer == 1 and part.normed and not part.pooled:
+        return core(input_ids=ids).last_hidden_state, None
+    output = core(input_ids=ids, output_hidden_states=True)
+    states = output.hidden_states[-layer]
+    states = core.final_layer_norm(states) if part.normed else states
+    if not part.pooled:
+        return states, None
+    rows = ends.new_tensor(range(len(ends)))
+    return states, encoder.text_projection(output.last_hidden_state[rows, ends])
 
 
 def find_clip_tokenizer(given: str | None, checkpoint: Path, positions: int) -> ClipTokenizer:
@@ -69,14 +139,6 @@ def _load(source: str, **options: Any) -> Any:
     from transformers import CLIPTokenizer
 
     return CLIPTokenizer.from_pretrained(source, **options)
-
-
-def clip_hidden_states(encoder: nn.Module, ids: Tensor, clip_skip: int) -> Tensor:
-    """The output (B, positions, width) of the `clip_skip`-th layer from the end, through the final layer norm."""
-    if clip_skip == 1:
-        return encoder(input_ids=ids).last_hidden_state
-    hidden = encoder(input_ids=ids, output_hidden_states=True).hidden_states
-    return clip_core(encoder).final_layer_norm(hidden[-clip_skip])
 
 
 def clip_core(encoder: Any) -> Any:

@@ -19,7 +19,7 @@ from .block_plan import BlockReport, Place, plan_blocks
 
 
 class AdapterMethod:
-    """One adapter set over the UNet, the text encoder, or both."""
+    """One adapter set over the UNet, the text encoders, or both."""
 
     artefact_kind = "lora"
 
@@ -66,13 +66,22 @@ class AdapterMethod:
 
     def _targets(self, family: Family, model: Model) -> list[AdapterTarget]:
         """The layers of the parts that are trained."""
-        wanted = {"text_encoder": self.section.train_text_encoder, "unet": self.section.train_unet}
-        return [target for target in family.adapter_targets(model) if wanted[target.part]]
+        section = self.section
+        return [
+            target
+            for target in family.adapter_targets(model)
+            if (section.train_unet if target.part == "unet" else section.train_text_encoder)
+        ]
 
     def _rates(self) -> dict[str, float]:
-        """The learning rate of each part."""
-        own = {"text_encoder": self.optimizer.text_encoder_lr, "unet": self.optimizer.unet_lr}
-        return {part: self.optimizer.lr if rate is None else rate for part, rate in own.items()}
+        """The learning rate of each part; the second text encoder has that of the first, and all have `lr`, unless set."""
+        common, text = self.optimizer.lr, self.optimizer.text_encoder_lr
+        given = {
+            "unet": [self.optimizer.unet_lr],
+            "text_encoder": [text],
+            "text_encoder_2": [self.optimizer.text_encoder_2_lr, text],
+        }
+        return {part: next((rate for rate in rates if rate is not None), common) for part, rates in given.items()}
 
     def detach(self) -> None:
         for adapters in self._sets.values():
