@@ -2,7 +2,7 @@
 
 from .base_model import BaseModel, DemoBase
 from .dataset import Dataset
-from .dataset_options import Captions
+from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
 from .loss import LossAnalysis
 from .settings import LoraSettings, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
@@ -13,6 +13,9 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceDemoBase": DemoBase,
     "LoraFurnaceDataset": Dataset,
     "LoraFurnaceCaptions": Captions,
+    "LoraFurnaceAugmentation": Augmentation,
+    "LoraFurnaceMasks": LossMasks,
+    "LoraFurnaceRegularization": RegularizationFolder,
     "LoraFurnaceLora": LoraSettings,
     "LoraFurnaceTraining": TrainingSettings,
     "LoraFurnaceTrainLora": TrainLora,
@@ -26,6 +29,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceDemoBase": "Demo Base (LoRA Furnace)",
     "LoraFurnaceDataset": "Dataset Folder (LoRA Furnace)",
     "LoraFurnaceCaptions": "Captions (LoRA Furnace)",
+    "LoraFurnaceAugmentation": "Augmentation (LoRA Furnace)",
+    "LoraFurnaceMasks": "Loss Masks (LoRA Furnace)",
+    "LoraFurnaceRegularization": "Regularisation Folder (LoRA Furnace)",
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",

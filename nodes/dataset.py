@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..trainer.config import BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
@@ -11,6 +12,24 @@ from .widgets import Widgets, optional_inputs
 
 BASIC_CAPTIONS = ("missing", "shuffle", "keep_tokens", "separator")  # the others are on the Captions node
 NOTHING = "(no pictures yet: put a folder of pictures into ComfyUI's input folder, then press R)"
+
+
+def folder_choices() -> list[str]:
+    """The folders of pictures that ComfyUI has, or one entry that says how to get some."""
+    return host.picture_folders() or [NOTHING]
+
+
+def folder_stamp(folder: str) -> str:
+    """Changes with the files of a chosen folder."""
+    return "" if folder == NOTHING else fingerprint([host.picture_folder(folder)])
+
+
+def given_folder(folder: str) -> Path:
+    """The path of a chosen folder; ValueError where there is none yet."""
+    if folder == NOTHING:
+        roots = " or ".join(str(root) for root in host.picture_roots().values())
+        raise ValueError(f"folder: there are no pictures yet; put a folder of pictures into {roots} and press R in the browser")
+    return host.picture_folder(folder)
 
 
 class Dataset:
@@ -36,11 +55,10 @@ class Dataset:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        folders = host.picture_folders() or [NOTHING]
         folder_help = "A folder of pictures, or the parent of N_concept folders, below ComfyUI's input or datasets folder."
         also_help = "A second dataset, whose folders are trained on too. The settings of this node hold for all of them."
         return {
-            "required": {"folder": (folders, {"tooltip": folder_help})},
+            "required": {"folder": (folder_choices(), {"tooltip": folder_help})},
             "optional": {
                 "also": ("LF_DATASET", {"tooltip": also_help}),
                 **optional_inputs(cls.PICTURES, cls.FOLDER, cls.CAPTIONS, cls.BUCKETS, cls.CACHE),
@@ -49,13 +67,10 @@ class Dataset:
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **_: Any) -> str:
-        return "" if folder == NOTHING else fingerprint([host.picture_folder(folder)])
+        return folder_stamp(folder)
 
     def execute(self, folder: str, also: DatasetSection | None = None, **values: Any) -> tuple[DatasetSection]:
-        if folder == NOTHING:
-            roots = " or ".join(str(root) for root in host.picture_roots().values())
-            raise ValueError(f"folder: there are no pictures yet; put a folder of pictures into {roots} and press R in the browser")
-        own = self.FOLDER.build(values, path=str(host.picture_folder(folder)))
+        own = self.FOLDER.build(values, path=str(given_folder(folder)))
         captions, buckets, cache = self.CAPTIONS.build(values), self.BUCKETS.build(values), self.CACHE.build(values)
         folders = (*(also.folders if also else ()), own)
         return (self.PICTURES.build(values, folders=folders, captions=captions, buckets=buckets, cache=cache),)

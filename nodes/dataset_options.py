@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..trainer.config import CaptionSection, DatasetSection
-from .dataset import BASIC_CAPTIONS
+from ..trainer.config import AugmentSection, CaptionSection, DatasetSection, FolderSection
+from . import host
+from .dataset import BASIC_CAPTIONS, folder_choices, folder_stamp, given_folder
+from .fingerprint import fingerprint
 from .widgets import Widgets, optional_inputs
 
 DATASET = ("LF_DATASET", {"tooltip": "The dataset whose settings are changed: Dataset Folder, Demo Base, or another node of this kind."})
+
+NO_MASKS = "(none)"
 
 
 class Captions:
@@ -33,3 +37,91 @@ class Captions:
     def execute(self, dataset: DatasetSection, **values: Any) -> tuple[DatasetSection]:
         kept = dataset.captions.model_dump(include={*BASIC_CAPTIONS, "extensions"})
         return (dataset.model_copy(update={"captions": self.WIDGETS.build(values, **kept)}),)
+
+
+class Augmentation:
+    """Pictures changed a little at each use."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = (
+        "Pictures mirrored, cropped, turned or coloured a little differently at each use, for datasets with few of them. "
+        "Goes between a dataset and Train LoRA."
+    )
+    SEARCH_ALIASES = ["augmentation", "flip", "mirror", "rotate", "random crop", "color jitter"]
+    RETURN_TYPES = ("LF_DATASET",)
+    RETURN_NAMES = ("dataset",)
+    OUTPUT_TOOLTIPS = ("The dataset with this augmentation.",)
+    FUNCTION = "execute"
+    WIDGETS = Widgets(AugmentSection)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"dataset": DATASET}, "optional": optional_inputs(cls.WIDGETS)}
+
+    def execute(self, dataset: DatasetSection, **values: Any) -> tuple[DatasetSection]:
+        return (dataset.model_copy(update={"augment": self.WIDGETS.build(values)}),)
+
+
+class LossMasks:
+    """Which parts of the pictures are learned."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = (
+        "Masks say which parts of the pictures are learned: a folder of black and white pictures with the same names, white is learned; "
+        "or the pictures' own transparency. Goes between a dataset and Train LoRA."
+    )
+    SEARCH_ALIASES = ["mask", "masked loss", "alpha mask", "masked training"]
+    RETURN_TYPES = ("LF_DATASET",)
+    RETURN_NAMES = ("dataset",)
+    OUTPUT_TOOLTIPS = ("The dataset with masks.",)
+    FUNCTION = "execute"
+    ALPHA = Widgets(DatasetSection, only=("alpha_mask",))
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        masks_help = (
+            "Folder of masks, below ComfyUI's input or datasets folder. It counts for every folder of the dataset that has no masks yet."
+        )
+        masks = ([NO_MASKS, *host.picture_folders()], {"default": NO_MASKS, "tooltip": masks_help})
+        alpha = {name: (kind, options | {"advanced": False}) for name, (kind, options) in cls.ALPHA.inputs().items()}
+        return {"required": {"dataset": DATASET}, "optional": {"masks": masks, **alpha}}
+
+    @classmethod
+    def IS_CHANGED(cls, masks: str = NO_MASKS, **_: Any) -> str:
+        return "" if masks == NO_MASKS else fingerprint([host.picture_folder(masks)])
+
+    def execute(self, dataset: DatasetSection, masks: str = NO_MASKS, **values: Any) -> tuple[DatasetSection]:
+        path = None if masks == NO_MASKS else str(host.picture_folder(masks))
+        learned = {folder: folder.masks is None and not folder.regularization for folder in dataset.folders}
+        folders = tuple(folder.model_copy(update={"masks": path}) if bare else folder for folder, bare in learned.items())
+        return (dataset.model_copy(update={"folders": folders, **self.ALPHA.values(values)}),)
+
+
+class RegularizationFolder:
+    """Pictures of the class in general beside those of the subject."""
+
+    CATEGORY = "LoRA Furnace"
+    DESCRIPTION = (
+        "Adds a folder of regularisation pictures: the class in general (other cats, beside those of one cat), so that the LoRA changes "
+        "only its subject. Goes between a dataset and Train LoRA; an epoch has as many of them as pictures of the dataset."
+    )
+    SEARCH_ALIASES = ["regularization", "regularisation", "class images", "prior preservation", "dreambooth"]
+    RETURN_TYPES = ("LF_DATASET",)
+    RETURN_NAMES = ("dataset",)
+    OUTPUT_TOOLTIPS = ("The dataset with the regularisation pictures.",)
+    FUNCTION = "execute"
+    FOLDER = Widgets(FolderSection, only=("repeats", "class_words"))
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder_help = "A folder of pictures of the class, or the parent of N_class folders, below ComfyUI's input or datasets folder."
+        required = {"dataset": DATASET, "folder": (folder_choices(), {"tooltip": folder_help})}
+        return {"required": required, "optional": optional_inputs(cls.FOLDER)}
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
+        return folder_stamp(folder)
+
+    def execute(self, dataset: DatasetSection, folder: str, **values: Any) -> tuple[DatasetSection]:
+        more = self.FOLDER.build(values, path=str(given_folder(folder)), regularization=True)
+        return (dataset.model_copy(update={"folders": (*dataset.folders, more)}),)

@@ -55,7 +55,7 @@ def _mark(config: TrainConfig) -> str:
     """Changes with every setting and every file of the job, not with its name."""
     values = config.model_copy(update={"save": config.save.model_copy(update={"name": "-", "dir": "-", "run_dir": None})}).as_dict()
     values["dataset"]["cache"]["dir"] = None
-    folders = [folder.path for folder in config.dataset.folders]
+    folders = [path for folder in config.dataset.folders for path in (folder.path, folder.masks)]
     paths = [config.base.checkpoint, config.base.vae, config.validation.folder, *folders]
     files = fingerprint(Path(path) for path in paths if path)
     return hashlib.sha256((json.dumps(values, sort_keys=True) + files).encode()).hexdigest()

@@ -57,7 +57,7 @@ class CheckReport:
     def lines(self) -> list[str]:
         """What `check` prints."""
         config, plan, need = self.plan.config, self.plan, self.estimate
-        samples = sum(record.repeats for record in plan.records)
+        samples = sum(plan.repeats(0))
         accumulation = config.train.gradient_accumulation
         per = f"{config.dataset.batch_size}" + (f" x {accumulation} accumulated" if accumulation > 1 else "")
         warm = warmup_steps(config.schedule, plan.total_steps)

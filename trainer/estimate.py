@@ -9,7 +9,7 @@ from torch import nn
 
 from .config import TrainConfig
 from .families import Family, Model
-from .feed import Batch
+from .feed import Batch, caches_latents
 from .methods import METHODS, Method
 from .objective import batch_loss, make_objective
 from .optim.optimizers import OPTIMIZERS
@@ -42,7 +42,11 @@ def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: 
     if config.train.gradient_checkpointing:
         family.enable_checkpointing(model)
     parameters = sum(parameter.numel() for group in method.groups() for parameter in group.parameters)
-    kept = [model.unet, *(model.text_encoders.values() if method.trains_text else []), *([model.vae] if config.sample.prompts else [])]
+    kept = [
+        model.unet,
+        *(model.text_encoders.values() if method.trains_text else []),
+        *([model.vae] if config.sample.prompts or not caches_latents(config) else []),
+    ]
     size = torch.finfo(model.dtype).bits // 8
     state = OPTIMIZERS[config.optimizer.kind].state_bytes
     file_bytes = parameters * torch.finfo(DTYPES[config.save.dtype]).bits // 8

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from .config import CaptionSection, TrainConfig
-from .data.buckets import Placement
-from .data.cache import TensorCache, file_digest, latent_key, text_key
+from .data.buckets import LATENT_PIXELS
+from .data.cache import TensorCache, file_digest, latent_key, mask_key, text_key
 from .data.captions import plain, texts_in_use, varies, vary
-from .data.images import load_pixels
 from .data.loader import prefetch
 from .data.records import Record
+from .data.views import View, draw_view, is_fresh, load_mask, load_pixels
 from .errors import ModelFileError
 from .events import CacheProgress, Listener, StopCheck
 from .families import Conditioning, Family, Model, Reading, join
@@ -44,9 +44,10 @@ class Feed:
     """Makes batches for a plan. `latents` and `texts` are the caches in use, or None where each step encodes anew."""
 
     plan: Plan
-    latents: dict[Path, str] | None  # picture -> cache key
+    latents: dict[tuple[Path, bool], str] | None  # picture, and whether it is mirrored -> cache key
     texts: dict[str, str] | None  # caption -> cache key
     cache: TensorCache
+    latent_pixels: int = LATENT_PIXELS  # along one side of a latent
 
     def steps_from(self, start: int) -> Generator[list[Batch], None, None]:
         """Batches of each optimizer step, prepared by threads ahead of the consumer."""
@@ -58,31 +59,47 @@ class Feed:
         for record, placement in zip(self.plan.held_out, self.plan.held_out_placements, strict=True):
             for part in range(timesteps):
                 number = derive(seed, "validation", record.path.name, part)
-                caption = plain(record.caption, self.plan.config.dataset.captions)
-                yield self._batch([record], [placement], [caption], (number,))
+                caption = plain(record.caption, record.caption_settings(self.plan.config.dataset))
+                yield self._batch([record], [View(placement)], [caption], (number,))
 
     def _training(self, micro: Micro) -> Batch:
-        config = self.plan.config
+        config, dataset = self.plan.config, self.plan.config.dataset
         records = [self.plan.records[number] for number in micro.records]
-        placements = [self.plan.placements[number] for number in micro.records]
         seeds = tuple(derive(config.train.seed, "sample", micro.step, micro.first + place) for place in range(len(records)))
         epoch = self.plan.epoch_of(micro.step + 1)
-        captions = [vary(record.caption, config.dataset.captions, number, epoch) for record, number in zip(records, seeds, strict=True)]
-        return self._batch(records, placements, captions, seeds)
+        captions = [
+            vary(record.caption, record.caption_settings(dataset), seed, epoch) for record, seed in zip(records, seeds, strict=True)
+        ]
+        views = [draw_view(self.plan.placements[number], dataset.augment, seed) for number, seed in zip(micro.records, seeds, strict=True)]
+        return self._batch(records, views, captions, seeds)
 
-    def _batch(self, records: Sequence[Record], placements: Sequence[Placement], captions: list[str], seeds: tuple[int, ...]) -> Batch:
-        latents = pixels = conditioning = None
+    def _batch(self, records: Sequence[Record], views: Sequence[View], captions: list[str], seeds: tuple[int, ...]) -> Batch:
+        latents = pixels = conditioning = masks = None
+        pairs = list(zip(records, views, strict=True))
         if self.latents is not None:
-            latents = torch.stack([self._cached(self.latents[record.path])["latents"] for record in records])
+            latents = torch.stack([self._cached(self.latents[record.path, view.flip])["latents"] for record, view in pairs])
         else:
             background = self.plan.config.dataset.background
-            pairs = zip(records, placements, strict=True)
-            pixels = torch.stack([load_pixels(record.path, placement, background) for record, placement in pairs])
+            pixels = torch.stack([load_pixels(record.path, view, background) for record, view in pairs])
+        if self.plan.masked:
+            masks = torch.stack([self._mask(record, view) for record, view in pairs])
         if self.texts is not None:
             parts = [self._cached(self.texts[caption]) for caption in captions]
             conditioning = join([{name: tensor[None] for name, tensor in part.items()} for part in parts])
-        sizes = torch.tensor([_sizes(record, placement) for record, placement in zip(records, placements, strict=True)])
-        return Batch(tuple(str(record.path) for record in records), captions, latents, pixels, conditioning, seeds, sizes=sizes)
+        sizes = torch.tensor([_sizes(record, view) for record, view in pairs])
+        return Batch(tuple(str(record.path) for record in records), captions, latents, pixels, conditioning, seeds, masks, sizes=sizes)
+
+    def _mask(self, record: Record, view: View) -> Tensor:
+        """(1, h, w); kept in the cache where the latents are kept, for else every use needs another."""
+        mask = record.mask
+        if self.latents is None or not mask:
+            return load_mask(record.path, mask.path, mask.alpha, view, self.latent_pixels)
+        digest = file_digest(mask.path) if mask.path else None
+        key = mask_key(file_digest(record.path), digest, mask.alpha, view.placement, view.flip, self.latent_pixels)
+        if (found := self.cache.get(key)) is None:
+            found = {"mask": load_mask(record.path, mask.path, mask.alpha, view, self.latent_pixels)}
+            self.cache.put(key, found)
+        return found["mask"]
 
     def _cached(self, key: str) -> dict[str, Tensor]:
         tensors = self.cache.get(key)
@@ -93,11 +110,11 @@ class Feed:
 
 def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, text: bool, listen: Listener, stop: StopCheck) -> Feed:
     """Encode what is not in the cache yet. Stops early, with a usable cache, when `stop()` is true."""
-    latents = _fill_latents(plan, family, model, cache, listen, stop) if plan.config.dataset.cache.latents else None
+    latents = _fill_latents(plan, family, model, cache, listen, stop) if caches_latents(plan.config) else None
     texts = None
     if text:
-        section = plan.config.dataset.captions
-        captions = sorted(texts_in_use([(record.caption, section) for record in (*plan.records, *plan.held_out)]))
+        records = (*plan.records, *plan.held_out)
+        captions = sorted(texts_in_use([(record.caption, record.caption_settings(plan.config.dataset)) for record in records]))
         chunks = model.tokenizer.chunks  # what the encoders get to see, for another tokenizer or reading gives something else
         texts = {
             caption: text_key(caption, model.text_identity, model.dtype, model.clip_skip, str(chunks(caption))) for caption in captions
@@ -110,13 +127,18 @@ def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, te
                 encoded = family.encode_text(model, [caption])
             cache.put(texts[caption], {name: tensor[0].cpu() for name, tensor in encoded.items()})
             listen(CacheProgress("text", done + 1, len(missing)))
-    return Feed(plan, latents, texts, cache)
+    return Feed(plan, latents, texts, cache, _latent_pixels(plan, family, model))
 
 
-def _sizes(record: Record, placement: Placement) -> tuple[int, ...]:
+def caches_latents(config: TrainConfig) -> bool:
+    """Whether pictures can be encoded once for the whole run."""
+    return config.dataset.cache.latents and not is_fresh(config.dataset.augment)
+
+
+def _sizes(record: Record, view: View) -> tuple[int, ...]:
     """What a model that knows picture sizes is told (Podell et al. 2023, arXiv 2307.01952, section 2.2)."""
-    left, top = placement.crop
-    width, height = placement.bucket
+    left, top = view.seen.crop
+    width, height = view.placement.bucket
     return record.height, record.width, top, left, height, width
 
 
@@ -130,22 +152,43 @@ def caches_text(config: TrainConfig, trains_text: bool) -> bool:
     return config.dataset.cache.text and not trains_text and not varies(config.dataset.captions)
 
 
-def _fill_latents(plan: Plan, family: Family, model: Model, cache: TensorCache, listen: Listener, stop: StopCheck) -> dict[Path, str]:
+def _latent_pixels(plan: Plan, family: Family, model: Model) -> int:
+    """Pixels along one side of a latent."""
+    width, height = plan.placements[0].bucket
+    return height // family.latent_shape(model, (width, height))[1]
+
+
+def _all_views(plan: Plan) -> list[tuple[Record, View]]:
+    """Every picture in each way in which it is used, where pictures are encoded once."""
+    training = zip(plan.records, plan.placements, strict=True)
+    flips = (False, True) if plan.config.dataset.augment.flip else (False,)
+    held_out = zip(plan.held_out, plan.held_out_placements, strict=True)
+    return [(record, View(place, flip)) for record, place in training for flip in flips] + [
+        (record, View(place)) for record, place in held_out
+    ]
+
+
+def _fill_latents(
+    plan: Plan, family: Family, model: Model, cache: TensorCache, listen: Listener, stop: StopCheck
+) -> dict[tuple[Path, bool], str]:
     """Latents of every picture; threads decode pictures ahead of the encoder."""
-    config = plan.config
-    jobs = [*zip(plan.records, plan.placements, strict=True), *zip(plan.held_out, plan.held_out_placements, strict=True)]
+    jobs = _all_views(plan)
     assert model.vae is not None, "latents are cached before the VAE is released"
-    background, identity, dtype = config.dataset.background, model.identity["vae"], model.vae.dtype
-    keys = {record.path: latent_key(file_digest(record.path), place, identity, dtype, background=background) for record, place in jobs}
-    missing = [(record, place) for record, place in jobs if cache.get(keys[record.path]) is None]
+    background, identity, dtype = plan.config.dataset.background, model.identity["vae"], model.vae.dtype
+
+    def key(record: Record, view: View) -> str:
+        return latent_key(file_digest(record.path), view.placement, identity, dtype, view.flip, background=background)
+
+    keys = {(record.path, view.flip): key(record, view) for record, view in jobs}
+    missing = [(record, view) for record, view in jobs if cache.get(keys[record.path, view.flip]) is None]
     with closing(prefetch(missing, lambda job: load_pixels(job[0].path, job[1], background), ahead=8, threads=2)) as decoded:
-        for done, ((record, _), pixels) in enumerate(zip(missing, decoded, strict=False), start=1):
+        for done, ((record, view), pixels) in enumerate(zip(missing, decoded, strict=False), start=1):
             if stop():
                 break
             with torch.no_grad():
                 latents = family.encode_images(model, pixels[None])[0].cpu()
             if not torch.isfinite(latents).all():
                 raise ModelFileError(f"the VAE gave values that are not finite for {record.path}; set base.vae to another VAE")
-            cache.put(keys[record.path], {"latents": latents})
+            cache.put(keys[record.path, view.flip], {"latents": latents})
             listen(CacheProgress("latents", done, len(missing)))
     return keys

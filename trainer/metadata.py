@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import TrainConfig
 from .data.cache import file_digest
-from .data.captions import tags_of
+from .data.records import Record
+from .data.tags import count_tags
+from .feed import caches_latents
 from .optim.schedules import warmup_steps
 from .plan import Plan
 from .seeds import derive
@@ -64,11 +66,12 @@ def short_file_hash(path: Path) -> str:
 
 
 def tag_frequency(plan: Plan) -> dict[str, dict[str, int]]:
-    """How often each tag stands in the captions of each folder."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    """How often each tag stands in the captions of each folder that is learned from."""
+    folders: dict[str, list[Record]] = defaultdict(list)
     for record in plan.records:
-        counts[record.folder.name].update(tags_of(record.caption, plan.config.dataset.captions))
-    return {folder: dict(counter) for folder, counter in counts.items()}
+        if not record.regularization:
+            folders[record.folder.name].append(record)
+    return {folder: dict(count_tags(records, plan.config.dataset)) for folder, records in folders.items()}
 
 
 def _training(plan: Plan, model: Model) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def _training(plan: Plan, model: Model) -> dict[str, Any]:
         "ss_weighted_captions": config.dataset.captions.weighted,
         "ss_clip_skip": model.clip_skip,
         "ss_max_token_length": model.tokenizer.limit,
-        "ss_cache_latents": config.dataset.cache.latents,
+        "ss_cache_latents": caches_latents(config),
         "ss_training_comment": config.save.comment,
     }
 
@@ -126,17 +129,15 @@ def _objective(config: TrainConfig) -> dict[str, Any]:
 
 def _dataset(plan: Plan) -> dict[str, Any]:
     config = plan.config.dataset
-    folders: dict[str, dict[str, int]] = {}
-    for record in plan.records:
-        entry = folders.setdefault(record.folder.name, {"n_repeats": record.repeats, "img_count": 0})
-        entry["img_count"] += 1
+    learned = [record for record in plan.records if not record.regularization]
+    general = [record for record in plan.records if record.regularization]
     buckets: Counter[tuple[int, int]] = Counter()
-    for record, placement in zip(plan.records, plan.placements, strict=True):
-        buckets[placement.bucket] += record.repeats
+    for repeats, placement in zip(plan.repeats(0), plan.placements, strict=True):
+        buckets[placement.bucket] += repeats
     table = {str(i): {"resolution": list(size), "count": count} for i, (size, count) in enumerate(sorted(buckets.items()))}
     return {
-        "ss_num_train_images": sum(record.repeats for record in plan.records),
-        "ss_num_reg_images": 0,
+        "ss_num_train_images": sum(record.repeats for record in learned),
+        "ss_num_reg_images": sum(record.repeats for record in general),
         "ss_num_validation_images": len(plan.held_out),
         "ss_batch_size_per_device": config.batch_size,
         "ss_total_batch_size": config.batch_size * plan.config.train.gradient_accumulation,
@@ -146,13 +147,25 @@ def _dataset(plan: Plan) -> dict[str, Any]:
         "ss_caption_dropout_rate": config.captions.dropout,
         "ss_caption_dropout_every_n_epochs": config.captions.dropout_every_epochs or 0,
         "ss_caption_tag_dropout_rate": config.captions.tag_dropout,
+        "ss_flip_aug": config.augment.flip,
+        "ss_random_crop": config.augment.random_crop,
+        "ss_color_aug": config.augment.color > 0,
         "ss_enable_bucket": config.buckets.enabled,
         "ss_bucket_no_upscale": not config.buckets.upscale,
-        "ss_dataset_dirs": folders,
-        "ss_reg_dataset_dirs": {},
+        "ss_dataset_dirs": _folders(learned),
+        "ss_reg_dataset_dirs": _folders(general),
         "ss_tag_frequency": tag_frequency(plan),
         "ss_bucket_info": {"buckets": table},
     }
+
+
+def _folders(records: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Repeats and number of pictures of each folder."""
+    folders: dict[str, dict[str, int]] = {}
+    for record in records:
+        entry = folders.setdefault(record.folder.name, {"n_repeats": record.repeats, "img_count": 0})
+        entry["img_count"] += 1
+    return folders
 
 
 def _files(model: Model) -> dict[str, Any]:

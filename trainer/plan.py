@@ -11,7 +11,7 @@ from .config import FolderSection, TrainConfig
 from .data.buckets import Placement, place
 from .data.cache import file_digest
 from .data.records import Record, Scan, scan
-from .data.sampler import plan_epoch
+from .data.sampler import epoch_repeats, plan_epoch
 from .errors import DatasetError, Stopped
 from .events import StopCheck, never
 from .seeds import derive
@@ -58,13 +58,25 @@ class Plan:
     def epoch_batches(self, epoch: int) -> list[tuple[int, ...]]:
         """Record numbers of every batch of an epoch (from 0)."""
         buckets = [placement.bucket for placement in self.placements]
-        repeats = [record.repeats for record in self.records]
-        return plan_epoch(buckets, repeats, self.config.dataset.batch_size, self.config.train.seed, epoch)
+        return plan_epoch(buckets, self.repeats(epoch), self.config.dataset.batch_size, self.config.train.seed, epoch)
+
+    def repeats(self, epoch: int) -> list[int]:
+        """How often each record occurs in an epoch (from 0)."""
+        buckets = [placement.bucket for placement in self.placements]
+        repeats, general = [record.repeats for record in self.records], [record.regularization for record in self.records]
+        return epoch_repeats(buckets, repeats, general, self.config.train.seed, epoch)
+
+    @property
+    def masked(self) -> bool:
+        """Whether any picture of the job has a mask."""
+        return any(record.mask for record in (*self.records, *self.held_out))
 
     def digest(self) -> str:
-        """Changes when a picture, caption, repeat count or bucket of the job changes."""
+        """Changes when a picture, caption, repeat count, bucket, mask or role of a picture in the job changes."""
         parts = [
             (role, file_digest(record.path), record.caption, record.repeats, placement.bucket, placement.resized, placement.crop)
+            + ((record.mask.alpha, file_digest(record.mask.path) if record.mask.path else None) if record.mask else ())
+            + (("regularization",) if record.regularization else ())
             for role, records, placements in (
                 ("train", self.records, self.placements),
                 ("held out", self.held_out, self.held_out_placements),
@@ -114,11 +126,14 @@ def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
 
 
 def without_effect(plan: Plan) -> list[str]:
-    """Warnings about settings that change nothing because of the length of the run."""
+    """Warnings about settings that change nothing because of the length of the run or the shapes of its pictures."""
+    warnings = []
     every = plan.config.dataset.captions.dropout_every_epochs
     if every and every > plan.epochs:
-        return [f"dataset.captions.dropout_every_epochs {every} has no effect: the run has {plan.epochs} epochs"]
-    return []
+        warnings.append(f"dataset.captions.dropout_every_epochs {every} has no effect: the run has {plan.epochs} epochs")
+    if plan.config.dataset.augment.random_crop and all(placement.resized == placement.bucket for placement in plan.placements):
+        warnings.append("dataset.augment.random_crop changes nothing: every picture fits its bucket without a crop")
+    return warnings
 
 
 def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: StopCheck) -> tuple[Record, ...]:
@@ -135,12 +150,13 @@ def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: Stop
 
 
 def _split(records: tuple[Record, ...], share: float, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Training and held-out records. Which are held out depends on the seed and the file names alone."""
+    """Training and held-out records. Which are held out depends on the seed and the file names alone; regularization never is."""
     if share == 0:
         return records, ()
-    if len(records) < 2:
-        raise DatasetError(f"validate.split: {share} of {len(records)} picture leaves none to train on; set it to 0 or add pictures")
-    count = min(len(records) - 1, max(1, round(len(records) * share)))
-    order = sorted(records, key=lambda record: derive(seed, "held out", record.path.parent.name, record.path.name))
+    learned = [record for record in records if not record.regularization]
+    if len(learned) < 2:
+        raise DatasetError(f"validate.split: {share} of {len(learned)} picture leaves none to train on; set it to 0 or add pictures")
+    count = min(len(learned) - 1, max(1, round(len(learned) * share)))
+    order = sorted(learned, key=lambda record: derive(seed, "held out", record.path.parent.name, record.path.name))
     chosen = {record.path for record in order[:count]}
     return tuple(r for r in records if r.path not in chosen), tuple(r for r in records if r.path in chosen)

@@ -7,6 +7,7 @@ from pathlib import Path
 from .checkpoint import existing_artefacts
 from .config import TrainConfig
 from .data.buckets import check_buckets
+from .data.views import fresh_settings
 from .errors import ConfigError
 from .families import FamilySpec
 from .files import require_writable
@@ -29,10 +30,15 @@ def check_settings(config: TrainConfig) -> list[str]:
     for number, folder in enumerate(config.dataset.folders):
         if not Path(folder.path).expanduser().is_dir():
             problems.append(f"dataset.folders.{number}.path: {folder.path} is not a folder")
+        if folder.masks and not Path(folder.masks).expanduser().is_dir():
+            problems.append(f"dataset.folders.{number}.masks: {folder.masks} is not a folder")
     if config.validation.folder and not Path(config.validation.folder).expanduser().is_dir():
         problems.append(f"validate.folder: {config.validation.folder} is not a folder")
     if problems:
         raise ConfigError(problems)
+    if config.dataset.cache.latents and (fresh := fresh_settings(config.dataset.augment)):
+        names = ", ".join(f"augment.{name}" for name in fresh)
+        warnings.append(f"dataset.{names}: each step encodes its pictures anew, for they differ each time; that takes time and memory")
     return warnings
 
 

@@ -13,6 +13,7 @@ from .checkpoint import STATE_FILE, State, artefact_path, fingerprint, load_stat
 from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
 from .data.report import describe_dataset
+from .data.tags import count_tags, tag_list
 from .errors import NonFiniteLoss, RunFolderBusy, Stopped
 from .events import BlocksPlanned, DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
 from .families import FAMILIES, Family, Model, find_family
@@ -72,6 +73,8 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
             listen(event)
 
         write_text(run_dir / "config.yaml", to_yaml(config))
+        if config.save.tag_list != "none":
+            write_text(run_dir / f"{config.save.name}-tags.txt", tag_list(count_tags(plan.records, config.dataset), config.save.tag_list))
         method = METHODS[config.method.kind](config.method, config.optimizer)
         blocks = method.report(family, model)
         _announce(plan, model, [*warnings, *(blocks.warnings if blocks else ()), *_resume_notes(run_dir, state, resume)], tell)

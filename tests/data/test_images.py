@@ -12,7 +12,8 @@ from PIL import Image, ImageFile
 
 from trainer.config import DatasetSection
 from trainer.data.buckets import Placement, place
-from trainer.data.images import DamagedPicture, load_pixels, open_rgb, read_size, resize, strict_decoding, verify
+from trainer.data.images import DamagedPicture, open_rgb, read_size, resize, strict_decoding, verify
+from trainer.data.views import View, load_pixels
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 WHOLE = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
@@ -204,7 +205,7 @@ def test_pixels_are_exactly_the_bucket_in_minus_one_to_one(tmp_path, size):
     config = DatasetSection(folders=({"path": "x"},), resolution=256)
     noise(*size).save(tmp_path / "a.png")
     placement = place(*size, config)
-    pixels = load_pixels(tmp_path / "a.png", placement, "white")
+    pixels = load_pixels(tmp_path / "a.png", View(placement), "white")
     assert pixels.shape == (3, placement.bucket[1], placement.bucket[0])
     assert pixels.dtype == torch.float32
     assert pixels.is_contiguous()
@@ -215,7 +216,7 @@ def test_pixels_are_exactly_the_bucket_in_minus_one_to_one(tmp_path, size):
 def test_the_value_range_is_linear_in_the_byte(tmp_path):
     image = Image.new("RGB", (64, 64), (0, 51, 255))
     image.save(tmp_path / "a.png")
-    pixels = load_pixels(tmp_path / "a.png", Placement((64, 64), (64, 64), (0, 0)), "white")
+    pixels = load_pixels(tmp_path / "a.png", View(Placement((64, 64), (64, 64), (0, 0))), "white")
     expected = torch.tensor([-1.0, 51 / 127.5 - 1, 1.0]).view(3, 1, 1).expand(3, 64, 64)
     torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
 

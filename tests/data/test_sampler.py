@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from trainer.data.sampler import batches_per_epoch, plan_epoch
+from trainer.data.sampler import batches_per_epoch, epoch_repeats, plan_epoch
 
 SQUARE, WIDE, TALL = (512, 512), (640, 384), (384, 640)
 BUCKETS = [SQUARE, WIDE, SQUARE, TALL, WIDE, SQUARE, SQUARE]
@@ -58,3 +58,45 @@ def test_copies_of_a_picture_rarely_share_a_batch():
 def test_no_records_no_batches():
     assert plan_epoch([], [], 4, seed=1, epoch=0) == []
     assert batches_per_epoch([], [], 4) == 0
+
+
+def test_without_regularization_the_repeats_stay():
+    assert epoch_repeats(BUCKETS, REPEATS, [False] * 7, seed=1, epoch=5) == REPEATS
+
+
+@pytest.mark.parametrize(("pictures", "wanted"), [(3, 10), (10, 10), (7, 3), (50, 12), (1, 4)])
+def test_regularization_is_as_frequent_as_the_rest_and_evenly_used(pictures, wanted):
+    buckets, repeats = [SQUARE] * (pictures + 1), [wanted] + [1] * pictures
+    general = [False] + [True] * pictures
+    epochs = [epoch_repeats(buckets, repeats, general, seed=3, epoch=epoch) for epoch in range(60)]
+    for result in epochs:
+        assert result[0] == wanted and sum(result[1:]) == wanted
+        assert max(result[1:]) - min(result[1:]) <= 1
+    # After any number of epochs, no picture is more than one use ahead of another: none is ignored.
+    for count in range(1, 60):
+        totals = [sum(column) for column in zip(*(result[1:] for result in epochs[:count]), strict=True)]
+        assert max(totals) - min(totals) <= 1
+
+
+def test_regularization_of_several_buckets_gives_every_epoch_as_many_batches():
+    buckets = [SQUARE, SQUARE, WIDE] + [SQUARE] * 11 + [WIDE] * 5 + [TALL]
+    repeats, general = [4, 3, 2] + [1] * 17, [False] * 3 + [True] * 17
+    batches, used = set(), Counter()
+    for epoch in range(40):
+        result = epoch_repeats(buckets, repeats, general, seed=1, epoch=epoch)
+        assert sum(result[3:]) == 9
+        batches.add(len(plan_epoch(buckets, result, 2, seed=1, epoch=epoch)))
+        used.update({index: count for index, count in enumerate(result) if general[index]})
+    assert len(batches) == 1
+    # 9 x 11/17 = 5.8, 9 x 5/17 = 2.6, 9 x 1/17 = 0.5: shares 5 + 2 + 1, and one more for the largest remainder
+    assert {sum(used[index] for index in range(3, 14)), sum(used[index] for index in range(14, 19)), used[19]} == {40 * 6, 40 * 2, 40}
+    assert all(used[index] > 0 for index in range(3, 20))
+
+
+def test_repeats_weigh_regularization_pictures_among_themselves():
+    result = epoch_repeats([SQUARE] * 3, [8, 3, 1], [False, True, True], seed=1, epoch=0)
+    assert result == [8, 6, 2]
+
+
+def test_more_buckets_of_regularization_than_samples_to_learn_from_give_one_each():
+    assert epoch_repeats([SQUARE, SQUARE, WIDE, TALL], [1, 1, 1, 1], [False, True, True, True], seed=1, epoch=9) == [1, 1, 1, 1]

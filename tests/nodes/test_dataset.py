@@ -67,3 +67,40 @@ def test_captions_are_added_to_those_of_the_dataset(pack: Pack) -> None:
     assert (changed.captions.prefix, changed.captions.dropout, changed.captions.dropout_every_epochs) == ("sks,", 0.1, None)
     assert changed.model_copy(update={"captions": dataset.captions}) == dataset
     assert pack.call("Captions", dataset=dataset)[0] == dataset
+
+
+def test_augmentation(pack: Pack) -> None:
+    dataset = pack.call("Dataset", folder="input/cat")[0]
+    changed = pack.call("Augmentation", dataset=dataset, flip=True, rotate=5.0)[0]
+    assert (changed.augment.flip, changed.augment.rotate, changed.augment.color) == (True, 5, 0)
+    assert changed.model_copy(update={"augment": dataset.augment}) == dataset
+    assert pack.call("Augmentation", dataset=dataset)[0] == dataset
+
+
+def test_masks_count_for_folders_that_have_none(pack: Pack) -> None:
+    base = pack.comfy.base
+    for name in ("dog", "masks", "other masks"):
+        write_pictures(base / "input" / name, count=1)
+    dog = pack.call("Masks", dataset=pack.call("Dataset", folder="input/dog")[0], masks="input/masks")[0]
+    both = pack.call("Dataset", folder="input/cat", also=dog)[0]
+    both = pack.call("Regularization", dataset=both, folder="input/dog")[0]
+    masked = pack.call("Masks", dataset=both, masks="input/other masks", alpha_mask=True)[0]
+    assert [folder.masks for folder in masked.folders] == [str(base / "input/masks"), str(base / "input/other masks"), None]
+    assert masked.alpha_mask and not dog.alpha_mask
+    assert pack.call("Masks", dataset=both)[0] == both
+    node = pack.node("Masks")
+    before = node.IS_CHANGED(masks="input/masks")
+    (base / "input/masks/00.png").write_bytes(b"another")
+    assert node.IS_CHANGED(masks="input/masks") != before and node.IS_CHANGED() == ""
+    with pytest.raises(ValueError, match="is not a folder below"):
+        pack.call("Masks", dataset=both, masks="../secret")
+
+
+def test_regularization_folder_is_added(pack: Pack) -> None:
+    write_pictures(pack.comfy.base / "input/classes", count=1)
+    dataset = pack.call("Dataset", folder="input/cat")[0]
+    changed = pack.call("Regularization", dataset=dataset, folder="input/classes", class_words="a cat", repeats=2)[0]
+    assert changed.folders[0] == dataset.folders[0]
+    added = changed.folders[1]
+    assert (added.path, added.regularization, added.class_words) == (str(pack.comfy.base / "input/classes"), True, "a cat")
+    assert added.repeats == 2

@@ -3,7 +3,7 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, check, demo, grid, loss, train
+from . import bench, check, demo, grid, loss, tags, train
 
 COMMANDS = {
     "train": train,
@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": demo,
     "grid": grid,
     "loss": loss,
+    "tags": tags,
     "bench": bench,
 }
 

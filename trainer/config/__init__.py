@@ -2,7 +2,7 @@
 
 from .base import BaseSection
 from .blocks import BlockSection
-from .dataset import BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
+from .dataset import AugmentSection, BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
 from .io import from_dict, load, to_yaml
 from .job import TrainConfig
 from .method import AdapterSection
@@ -14,6 +14,7 @@ from .train import SaveSection, TrainSection
 
 __all__ = [
     "AdapterSection",
+    "AugmentSection",
     "BaseSection",
     "BlockSection",
     "BucketSection",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from .section import Float, Int, Section, option
 from .sizes import Resolution
@@ -16,6 +16,12 @@ class FolderSection(Section):
     path: str = option(..., "A folder of pictures, or the parent of folders named N_concept (N = repeats).")
     repeats: Int | None = option(None, "How often each picture counts per epoch; overrides N of N_concept.", ge=1, le=10000)
     class_words: str | None = option(None, "Caption of pictures that have none; overrides the words of N_concept.")
+    regularization: bool = option(
+        False, "Pictures of the class in general, so that the LoRA does not change it; as many of them per epoch as training pictures."
+    )
+    masks: str | None = option(
+        None, "Folder of masks, black and white pictures with the names of the pictures: only what is white is learned."
+    )
 
 
 class CaptionSection(Section):
@@ -70,6 +76,28 @@ class CacheSection(Section):
     text: bool = option(True, "Encode each caption once, where the text encoder is not trained and captions do not vary.", advanced=True)
 
 
+class AugmentSection(Section):
+    """Pictures changed a little at each use, for datasets with few of them."""
+
+    flip: bool = option(False, "Mirror half of the uses left to right; not for faces or text that must stay as they are.")
+    random_crop: bool = option(False, "Crop at a random place instead of the middle. Encodes the picture at every step.")
+    rotate: Float = option(
+        0.0,
+        "Turn by up to so many degrees, zoomed in so that no corner is empty. Encodes the picture at every step.",
+        ge=0,
+        le=45,
+        step=1.0,
+    )
+    color: Float = option(
+        0.0,
+        "Strength of changes of colour; 1 is ±20 % brightness and contrast, ±30 % saturation, ±14 degrees of hue. "
+        "Encodes the picture at every step.",
+        ge=0,
+        le=1,
+        step=0.05,
+    )
+
+
 class DatasetSection(Section):
     """Pictures and captions."""
 
@@ -81,6 +109,16 @@ class DatasetSection(Section):
     captions: CaptionSection = option(CaptionSection(), "How captions are read and varied.")
     buckets: BucketSection = option(BucketSection(), "Aspect-ratio buckets.")
     cache: CacheSection = option(CacheSection(), "Caches.")
+    augment: AugmentSection = option(AugmentSection(), "Augmentation.")
+    alpha_mask: bool = option(
+        False, "Use the pictures' alpha channel as a mask: what is transparent is not learned. With `masks` too, both count.", advanced=True
+    )
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> DatasetSection:
+        if all(folder.regularization for folder in self.folders):
+            raise ValueError("every folder is a regularization folder; add one with pictures to learn from")
+        return self
 
     @field_validator("background")
     @classmethod

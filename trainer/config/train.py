@@ -32,6 +32,9 @@ class SaveSection(Section):
     dtype: Literal["fp16", "bf16", "fp32"] = option("fp16", "Number format of the saved file.")
     run_dir: str | None = option(None, "Folder of log, samples and resumable state; default <dir>/<name>.", advanced=True)
     comment: str = option("", "Free text kept in the file's metadata.", advanced=True)
+    tag_list: Literal["none", "alphabetical", "frequency"] = option(
+        "none", "Write every tag of the captions to <name>-tags.txt in the run's folder, by name or with counts.", advanced=True
+    )
 
     @field_validator("name")
     @classmethod

@@ -95,6 +95,12 @@ def latent_key(
     return _key("latent", PIXELS_VERSION, image_digest, where, vae_identity, dtype, bool(flip), colour)
 
 
+def mask_key(image_digest: str, mask_digest: str | None, alpha: bool, placement: Placement, flip: bool, latent_pixels: int) -> str:
+    """The key of a mask at latent resolution. The picture counts only where its alpha channel is used."""
+    where = [*placement.bucket, *placement.resized, *placement.crop]
+    return _key("mask", PIXELS_VERSION, image_digest if alpha else None, mask_digest, alpha, where, bool(flip), latent_pixels)
+
+
 def text_key(caption: str, encoder_identity: str, dtype: torch.dtype | str, *details: float | str | None) -> str:
     """The key of an encoded caption; `details` are further settings that change the result, such as clip_skip."""
     return _key("text", caption, encoder_identity, dtype, *details)

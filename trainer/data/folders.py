@@ -36,6 +36,8 @@ class Group:
     listing: Listing
     repeats: int
     class_words: str | None
+    regularization: bool = False
+    masks: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -90,7 +92,8 @@ def find_groups(section: FolderSection) -> tuple[list[Group], list[str]]:
             "like 10_cat"
         )
     concept_folders = {folder for folder, _name in concepts}
-    rest = [folder for folder in top.subfolders if folder not in concept_folders]
+    masks = Path(section.masks).expanduser().absolute() if section.masks else None
+    rest = [folder for folder in top.subfolders if folder not in concept_folders and folder.absolute() != masks]
     why = f"not named N_concept with N from 1 to {MAX_REPEATS}; add them to dataset.folders if they are wanted"
     warnings.extend(_ignored(path, rest, why))
     return groups, warnings
@@ -139,18 +142,18 @@ class CaptionFiles:
 
     def of(self, picture: Path) -> list[Path]:
         """The caption files of this picture that exist, in the order of the endings."""
-        stem = _composed(picture.stem)
+        stem = composed(picture.stem)
         return [self.found[stem, ending] for ending in self.extensions if (stem, ending) in self.found]
 
     def orphans(self) -> list[Path]:
         """Caption files that belong to no picture."""
-        stems = {_composed(picture.stem) for picture in self.listing.pictures}
+        stems = {composed(picture.stem) for picture in self.listing.pictures}
         readings = ((path, self._readings(path)) for path in self.listing.files)
         return [path for path, read in readings if read and not any(stem in stems for stem, _ending in read)]
 
     def _readings(self, path: Path) -> list[tuple[str, str]]:
         """(stem, ending) for each ending that the name has; "a.wd.txt" has both ".txt" and ".wd.txt"."""
-        name = _composed(path.name)
+        name = composed(path.name)
         return [(name[: -len(ending)], ending) for ending in self.extensions if name.lower().endswith(ending)]
 
 
@@ -163,7 +166,15 @@ def first_few(names: Sequence[str], limit: int = 5) -> str:
 def _group(listing: Listing, section: FolderSection, concept: tuple[int, str] | None) -> Group:
     repeats, words = concept or (1, "")
     given = (section.class_words or "").strip()
-    return Group(listing, section.repeats or repeats, given or words or None)
+    return Group(listing, section.repeats or repeats, given or words or None, section.regularization, _masks(listing, section))
+
+
+def _masks(listing: Listing, section: FolderSection) -> Path | None:
+    """The folder of a group's masks: one of the same name inside the folder of masks, or that folder itself."""
+    if section.masks is None:
+        return None
+    folder = Path(section.masks).expanduser()
+    return inside if (inside := folder / listing.folder.name).is_dir() else folder
 
 
 def _ignored(folder: Path, subfolders: Sequence[Path], why: str) -> list[str]:
@@ -184,7 +195,7 @@ def _nearby(path: Path) -> str:
     return f"{where} holds {first_few(near or names) or 'no folders'}"
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
     """One spelling for accents: macOS archives write "é" as two characters, other systems as one."""
     return unicodedata.normalize("NFC", name)
 

@@ -1,4 +1,4 @@
-"""Picture files to upright RGB, and on to the tensor that the VAE sees."""
+"""Picture files to upright RGB or masks, scaled and cropped to their bucket."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
@@ -15,9 +14,6 @@ from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 from ..config import Size
 from ..errors import DatasetError
 from .buckets import Placement
-
-if TYPE_CHECKING:
-    import torch
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # a closed list: Pillow would hand a disguised EPS to Ghostscript
 EXIF_ORIENTATION = 0x0112
@@ -64,24 +60,41 @@ def open_rgb(path: Path, background: str) -> Image.Image:
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
-def resize(image: Image.Image, placement: Placement) -> Image.Image:
-    """Scale and crop in one pass, exactly to the bucket: antialiased Lanczos to shrink, bicubic to enlarge."""
+def open_mask(path: Path) -> Image.Image:
+    """A mask picture upright, from 0 (black or transparent) to 255 (white), mode L."""
+    return open_rgb(path, "black").convert("L")
+
+
+def open_alpha(path: Path) -> Image.Image | None:
+    """The alpha channel upright, mode L; None for a picture that has none."""
+    with _opened(path) as image:
+        if not _has_alpha(image):
+            return None
+        orientation = _orientation(image, path)
+        image.load()
+        alpha = image.convert("RGBA").getchannel("A")
+    return alpha.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else alpha
+
+
+def has_alpha(path: Path) -> bool:
+    """Whether a picture has an alpha channel, from its header alone."""
+    with _opened(path) as image:
+        return _has_alpha(image)
+
+
+def resize(image: Image.Image, placement: Placement, size: Size | None = None, *, mask: bool = False) -> Image.Image:
+    """Scale and crop in one pass, exactly to the bucket or to another `size`.
+
+    Antialiased Lanczos to shrink, bicubic to enlarge; masks by plain averages and straight lines, which do not overshoot.
+    """
     shrinks = placement.resized[0] < image.width or placement.resized[1] < image.height
     across, down = image.width / placement.resized[0], image.height / placement.resized[1]
     left, top = placement.crop
     width, height = placement.bucket
     right, bottom = min(image.width, (left + width) * across), min(image.height, (top + height) * down)
     # `box` is the crop in the picture's own pixels, so that the overhang of a very long picture is never computed.
-    method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    return image.resize(placement.bucket, method, box=(left * across, top * down, right, bottom))
-
-
-def load_pixels(path: Path, placement: Placement, background: str) -> torch.Tensor:
-    """float32 (3, height, width) of the placement's bucket, in [-1, 1]."""
-    import torch
-
-    pixels = np.array(resize(open_rgb(path, background), placement), dtype=np.float32)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().div_(127.5).sub_(1.0)
+    smaller, larger = (Image.Resampling.BOX, Image.Resampling.BILINEAR) if mask else (Image.Resampling.LANCZOS, Image.Resampling.BICUBIC)
+    return image.resize(size or placement.bucket, smaller if shrinks else larger, box=(left * across, top * down, right, bottom))
 
 
 class _Strict:
@@ -164,11 +177,15 @@ def _late_exif(path: Path) -> bytes | None:
     return None
 
 
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+
+
 def _to_rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits per pixel; convert() would clip instead of scale
         values = np.asarray(image).astype(np.float32) / 257.0
         return Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+    if _has_alpha(image):
         behind = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
         return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")

@@ -8,14 +8,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import DatasetSection, Size
+from ..config import CaptionSection, DatasetSection, Size
 from ..errors import ConfigError, DatasetError
 from ..events import StopCheck, never
 from .buckets import check_buckets, enlarged, nearest_bucket, obstacle, place, share_kept
-from .captions import read_caption, without_effect
+from .captions import read_caption, without_effect, without_frame
 from .folders import IMAGE_SUFFIXES, CaptionFiles, Group, find_groups, first_few, unread_pictures
 from .images import DamagedPicture, read_size, strict_decoding, verify
 from .loader import prefetch
+from .masks import Mask, MaskFiles, about_masks, read_mask
 
 __all__ = ["IMAGE_SUFFIXES", "Record", "Scan", "Skipped", "scan"]
 
@@ -34,6 +35,12 @@ class Record:
     height: int
     repeats: int
     folder: Path
+    mask: Mask = Mask()
+    regularization: bool = False
+
+    def caption_settings(self, config: DatasetSection) -> CaptionSection:
+        """How its caption is varied."""
+        return without_frame(config.captions) if self.regularization else config.captions
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,16 @@ class _Reading:
     path: Path
     size: Size
     damage: str | None
+    mask: Mask
     caption: str
     caption_file: Path | None
     warnings: tuple[str, ...]
     empty: tuple[Path, ...]
+
+    def missing(self, config: DatasetSection) -> str:
+        """What is done without a caption: pictures of a class take its words whatever `captions.missing` says."""
+        general = self.group.regularization and self.group.class_words
+        return "class_words" if general else config.captions.missing
 
 
 def scan(config: DatasetSection, stop: StopCheck = never) -> Scan:
@@ -79,11 +92,12 @@ def scan(config: DatasetSection, stop: StopCheck = never) -> Scan:
     groups, warnings = _find_all(config)
     warnings += unread_pictures(groups)
     files = {group.folder: CaptionFiles(group.listing, config.captions.extensions) for group in groups}
+    masks = {id(group): MaskFiles(group) for group in groups}
     threads = min(8, os.cpu_count() or 4)
     jobs = [(group, path) for group in groups for path in group.listing.pictures]
     readings: list[_Reading] = []
     stopped = False
-    reader = prefetch(jobs, lambda job: _read(*job, files[job[0].folder], config.captions.wildcards), 4 * threads, threads)
+    reader = prefetch(jobs, lambda job: _read(*job, files[job[0].folder], masks[id(job[0])].of(job[1]), config), 4 * threads, threads)
     with strict_decoding(), closing(reader) as results:
         for reading in results:
             readings.append(reading)
@@ -95,8 +109,12 @@ def scan(config: DatasetSection, stop: StopCheck = never) -> Scan:
         if not records:
             reasons = [f"{item.path}: {item.reason}" for item in skipped]
             raise DatasetError("the dataset has no usable picture:\n  " + _lines(reasons))
+        if all(record.regularization for record in records):
+            reasons = [f"{item.path}: {item.reason}" for item in skipped]
+            raise DatasetError("the dataset has regularization pictures only, none to learn from:\n  " + _lines(reasons))
     warnings += [text for reading in readings for text in reading.warnings]
     warnings += _orphans(files.values()) + _about_settings(config, records)
+    warnings += about_masks(config, [(record.path, record.mask) for record in records if not record.regularization], masks.values())
     empty = tuple(path for reading in readings for path in reading.empty)
     return Scan(tuple(records), tuple(skipped), tuple(warnings), empty, stopped)
 
@@ -114,7 +132,7 @@ def _find_all(config: DatasetSection) -> tuple[list[Group], list[str]]:
             continue
         groups += found
         warnings += notes
-        if section.class_words and config.captions.missing != "class_words":
+        if section.class_words and config.captions.missing != "class_words" and not section.regularization:
             warnings.append(
                 f"{section.path}: class_words {section.class_words!r} are not used because dataset.captions.missing is "
                 f"{config.captions.missing!r}"
@@ -129,28 +147,29 @@ def _find_all(config: DatasetSection) -> tuple[list[Group], list[str]]:
     return groups, warnings
 
 
-def _read(group: Group, path: Path, files: CaptionFiles, keep_lines: bool) -> _Reading:
+def _read(group: Group, path: Path, files: CaptionFiles, mask_file: Path | None, config: DatasetSection) -> _Reading:
     """Everything about one picture that needs the disk; runs in a thread."""
-    size, damage = (0, 0), None
+    size, damage, mask = (0, 0), None, Mask()
+    warnings: list[str] = []
     try:
         size = read_size(path)
         verify(path)
+        mask, warnings = read_mask(path, size, mask_file, config.alpha_mask)
     except DamagedPicture as error:
         damage = error.reason
-    warnings: list[str] = []
     empty: list[Path] = []
     for file in files.of(path):
         try:
-            text, warning = read_caption(file, keep_lines)
+            text, warning = read_caption(file, config.captions.wildcards)
         except OSError as error:
             warnings.append(f"caption {file} cannot be read: {error.strerror or error}; it counts as missing")
             continue
         if warning:
             warnings.append(warning)
         if text:
-            return _Reading(group, path, size, damage, text, file, tuple(warnings), tuple(empty))
+            return _Reading(group, path, size, damage, mask, text, file, tuple(warnings), tuple(empty))
         empty.append(file)
-    return _Reading(group, path, size, damage, "", None, tuple(warnings), tuple(empty))
+    return _Reading(group, path, size, damage, mask, "", None, tuple(warnings), tuple(empty))
 
 
 def _sort(readings: Iterable[_Reading], config: DatasetSection) -> tuple[list[Record], list[Skipped]]:
@@ -159,16 +178,17 @@ def _sort(readings: Iterable[_Reading], config: DatasetSection) -> tuple[list[Re
         reason = reading.damage or obstacle(*reading.size, config)
         caption, source = reading.caption, reading.caption_file.name if reading.caption_file else "none"
         if not reason and reading.caption_file is None:
-            words = reading.group.class_words
-            if config.captions.missing == "class_words" and words:
+            words, missing = reading.group.class_words, reading.missing(config)
+            if missing == "class_words" and words:
                 caption, source = words, "class words"
-            elif config.captions.missing in ("class_words", "skip"):
+            elif missing in ("class_words", "skip"):
                 reason = _no_caption(reading, config)
         if reason:
             skipped.append(Skipped(reading.path, reason))
         else:
-            record = Record(reading.path, caption, source, *reading.size, reading.group.repeats, reading.group.folder)
-            records.append(record)
+            group = reading.group
+            more = (group.repeats, group.folder, reading.mask, group.regularization)
+            records.append(Record(reading.path, caption, source, *reading.size, *more))
     return records, skipped
 
 
@@ -197,7 +217,7 @@ def _refuse(readings: Sequence[_Reading], config: DatasetSection) -> None:
         missing = [
             f"{reading.path}: " + (f"{reading.empty[0].name} is empty" if reading.empty else "no caption file")
             for reading in readings
-            if not reading.damage and reading.caption_file is None
+            if not reading.damage and reading.caption_file is None and reading.missing(config) == "refuse"
         ]
         if missing:
             problems.append(

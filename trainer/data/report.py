@@ -13,6 +13,8 @@ from .buckets import enlarged, place
 from .cache import file_digest
 from .captions import plain_texts, variations
 from .records import Record, Scan, Skipped
+from .sampler import epoch_repeats
+from .views import fresh_settings
 
 LISTED = 20  # so many files of a kind are printed; as_dict always has all
 
@@ -53,6 +55,10 @@ class DatasetReport:
     token_limit: int
     duplicates: tuple[tuple[Path, ...], ...]
     warnings: tuple[str, ...]
+    regularization: tuple[int, int]  # pictures, and samples of them per epoch
+    masks: tuple[int, int]  # pictures to learn from with a mask, and without one
+    augmentation: tuple[str, ...]
+    encodings: str  # of pictures: "once", "twice" (mirrored too) or "each step"
 
     @property
     def over_limit(self) -> tuple[CaptionLength, ...]:
@@ -80,6 +86,10 @@ class DatasetReport:
             "captions_over_limit": [{"path": str(item.path), "tokens": item.tokens} for item in self.over_limit],
             "duplicates": [[str(path) for path in group] for group in self.duplicates],
             "warnings": list(self.warnings),
+            "regularization": dict(zip(("images", "samples_per_epoch"), self.regularization, strict=True)),
+            "masks": dict(zip(("found", "missing"), self.masks, strict=True)),
+            "augmentation": list(self.augmentation),
+            "encodings": self.encodings,
         }
 
     def lines(self) -> list[str]:
@@ -89,6 +99,7 @@ class DatasetReport:
             f"{_count(self.batches_per_epoch, 'batch', 'batches')} of up to {self.batch_size}",
             "captions: " + (", ".join(f"{count} from {name}" for name, count in self.caption_sources.items()) or "none"),
         ]
+        lines += self._about_pictures()
         lines += ["captions vary: " + ", ".join(self.caption_variations)] if self.caption_variations else []
         lines += _section("empty caption files", [str(path) for path in self.empty_captions])
         if self.caption_lengths:
@@ -104,6 +115,18 @@ class DatasetReport:
         lines += _section("warnings", self.warnings)
         return lines
 
+    def _about_pictures(self) -> list[str]:
+        lines = []
+        if self.regularization[0]:
+            images, samples = self.regularization
+            learned = self.samples_per_epoch - samples
+            lines.append(f"regularization: {_count(images, 'picture')}; {samples} samples per epoch beside {learned} to learn from")
+        if self.masks[0]:
+            lines.append(f"masks: {_count(self.masks[0], 'picture')} with a mask, {self.masks[1]} without")
+        if self.augmentation:
+            lines.append(f"augmentation: {', '.join(self.augmentation)}; pictures are encoded {self.encodings}")
+        return lines
+
 
 def describe_dataset(
     scan: Scan, config: DatasetSection, count_tokens: Callable[[str], int] | None = None, token_limit: int = 75
@@ -113,11 +136,14 @@ def describe_dataset(
     `count_tokens` gives a caption's tokens without start and end marks; 75 of them fit into one CLIP context of 77.
     """
     placements = [place(record.width, record.height, config) for record in scan.records]
-    buckets = _bucket_counts(scan.records, [placement.bucket for placement in placements], config.batch_size)
+    sizes, general = [placement.bucket for placement in placements], [record.regularization for record in scan.records]
+    repeats = epoch_repeats(sizes, [record.repeats for record in scan.records], general, seed=0, epoch=0)
+    buckets = _bucket_counts(sizes, repeats, config.batch_size)
+    masked = [bool(record.mask) for record in scan.records if not record.regularization]
     lengths = [CaptionLength(record.path, _longest(record, config, count_tokens)) for record in scan.records] if count_tokens else []
     return DatasetReport(
         images=len(scan.records),
-        samples_per_epoch=sum(record.repeats for record in scan.records),
+        samples_per_epoch=sum(repeats),
         batches_per_epoch=sum(item.batches for item in buckets),
         batch_size=config.batch_size,
         skipped=scan.skipped,
@@ -134,7 +160,27 @@ def describe_dataset(
         token_limit=token_limit,
         duplicates=find_duplicates(record.path for record in scan.records),
         warnings=scan.warnings,
+        regularization=(sum(general), sum(count for count, extra in zip(repeats, general, strict=True) if extra)),
+        masks=(sum(masked), len(masked) - sum(masked)),
+        augmentation=tuple(_augmentation(config)),
+        encodings=_encodings(config),
     )
+
+
+def _augmentation(config: DatasetSection) -> list[str]:
+    augment = config.augment
+    return [
+        *(["half of the uses mirrored"] if augment.flip else []),
+        *(["random crop"] if augment.random_crop else []),
+        *([f"turned by up to {augment.rotate:g} degrees"] if augment.rotate else []),
+        *([f"colours changed with strength {augment.color:g}"] if augment.color else []),
+    ]
+
+
+def _encodings(config: DatasetSection) -> str:
+    if not config.cache.latents or fresh_settings(config.augment):
+        return "each step"
+    return "twice" if config.augment.flip else "once"
 
 
 def find_duplicates(paths: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
@@ -149,17 +195,17 @@ def find_duplicates(paths: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
     return tuple(tuple(group) for group in by_digest.values() if len(group) > 1)
 
 
-def _bucket_counts(records: Sequence[Record], sizes: Sequence[Size], batch_size: int) -> tuple[BucketCount, ...]:
+def _bucket_counts(sizes: Sequence[Size], repeats: Sequence[int], batch_size: int) -> tuple[BucketCount, ...]:
     images: Counter[Size] = Counter(sizes)
     samples: Counter[Size] = Counter()
-    for record, size in zip(records, sizes, strict=True):
-        samples[size] += record.repeats
+    for size, count in zip(sizes, repeats, strict=True):
+        samples[size] += count
     return tuple(BucketCount(size, images[size], samples[size], -(-samples[size] // batch_size)) for size in sorted(images))
 
 
 def _longest(record: Record, config: DatasetSection, count_tokens: Callable[[str], int]) -> int:
     """Tokens of the caption, or of the longest text that its wildcards can give."""
-    return max(count_tokens(text) for text in plain_texts(record.caption, config.captions))
+    return max(count_tokens(text) for text in plain_texts(record.caption, record.caption_settings(config)))
 
 
 def _source(record: Record) -> str:

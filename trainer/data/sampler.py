@@ -30,6 +30,39 @@ def plan_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch_size: int,
     return batches
 
 
+def epoch_repeats(buckets: Sequence[Size], repeats: Sequence[int], regularization: Sequence[bool], seed: int, epoch: int) -> list[int]:
+    """How often each record occurs in one epoch: regularization pictures together as often as all others together.
+
+    Each bucket gives them a fixed share, so that every epoch has the same number of batches, and goes through its own in an
+    order that follows from the seed, each epoch where the one before ended: where there are too few they repeat evenly,
+    where there are too many all have their turn over the epochs. A bucket gives at least one, so with more buckets of
+    them than samples to learn from, there are as many as buckets.
+    """
+    result = [0 if general else count for count, general in zip(repeats, regularization, strict=True)]
+    pools: dict[Size, list[int]] = {}
+    for index, general in enumerate(regularization):
+        if general:
+            pools.setdefault(buckets[index], []).extend([index] * repeats[index])
+    shares = _shares({bucket: len(pool) for bucket, pool in pools.items()}, sum(result))
+    for bucket, pool in pools.items():
+        random.Random(derive(seed, "regularization", *bucket)).shuffle(pool)
+        for place in range(epoch * shares[bucket], (epoch + 1) * shares[bucket]):
+            result[pool[place % len(pool)]] += 1
+    return result
+
+
+def _shares(sizes: dict[Size, int], wanted: int) -> dict[Size, int]:
+    """`wanted` divided in proportion to the sizes by largest remainders, at least one each."""
+    total = sum(sizes.values())
+    shares = {bucket: max(1, wanted * size // total) for bucket, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda bucket: (-(wanted * sizes[bucket] % total), bucket))
+    for bucket in by_remainder[: max(0, wanted - sum(shares.values()))]:
+        shares[bucket] += 1
+    while sum(shares.values()) > max(wanted, len(shares)):
+        shares[max(shares, key=lambda bucket: (shares[bucket], bucket))] -= 1
+    return shares
+
+
 def batches_per_epoch(buckets: Sequence[Size], repeats: Sequence[int], batch_size: int) -> int:
     """How many batches `plan_epoch` makes: each bucket's samples over `batch_size`, rounded up, summed."""
     samples: dict[Size, int] = {}
