@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from .config import FolderSection, TrainConfig
 from .data.buckets import Placement, place
@@ -66,7 +67,7 @@ class Plan:
         repeats, general = [record.repeats for record in self.records], [record.regularization for record in self.records]
         return epoch_repeats(buckets, repeats, general, self.config.train.seed, epoch)
 
-    @property
+    @cached_property
     def masked(self) -> bool:
         """Whether any picture of the job has a mask."""
         return any(record.mask for record in (*self.records, *self.held_out))
@@ -122,7 +123,7 @@ def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
         held_out_placements=tuple(place(record.width, record.height, config.dataset) for record in held_out),
         batches_per_epoch=0,
     )
-    return Plan(**{**plan.__dict__, "batches_per_epoch": len(plan.epoch_batches(0))})
+    return replace(plan, batches_per_epoch=len(plan.epoch_batches(0)))
 
 
 def without_effect(plan: Plan) -> list[str]:

@@ -38,5 +38,10 @@ def test_every_text_and_no_other(text, expected):
     assert has_wildcards(text) == (expected != [text])
 
 
+def test_long_texts():
+    text = "a" * 5000 + "{b|c}" * 20 + "d" * 5000
+    assert expand(text, 1) == ["a" * 5000 + "b" * 20 + "d" * 5000]
+
+
 def test_the_list_is_cut():
     assert expand("{a|b}" * 20, 5) == ["a" * 20, "a" * 19 + "b", "a" * 18 + "ba", "a" * 18 + "bb", "a" * 17 + "baa"]

@@ -18,6 +18,7 @@ import locale
 import random
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice, product
 from pathlib import Path
 
 from ..config import CaptionSection
@@ -85,10 +86,10 @@ def plain_texts(caption: str, config: CaptionSection) -> list[str]:
     if not config.wildcards:
         return [plain(caption, config)]
     settled = config.model_copy(update={"wildcards": False})
-    frames = [(before, after) for before in expand(config.prefix, MOST_TEXTS) for after in expand(config.suffix, MOST_TEXTS)]
-    settings = [settled.model_copy(update={"prefix": before, "suffix": after}) for before, after in frames]
     lines = [text for line in _lines(caption) for text in expand(line, MOST_TEXTS)]
-    return list(dict.fromkeys(plain(line, section) for line in lines for section in settings))[:MOST_TEXTS]
+    frames = expand(config.prefix, MOST_TEXTS), expand(config.suffix, MOST_TEXTS)
+    texts = (plain(line, settled.model_copy(update={"prefix": before, "suffix": after})) for line, before, after in product(lines, *frames))
+    return list(dict.fromkeys(islice(texts, MOST_TEXTS)))
 
 
 def texts_in_use(captions: Sequence[tuple[str, CaptionSection]]) -> set[str]:

@@ -57,13 +57,13 @@ def _parse(text: str) -> _Sequence:
     position = 0
     while position < len(text):
         if text[position : position + 2] in ("{{", "}}"):
-            parts.append(text[position])
+            _add(parts, text[position])
             position += 2
         elif text[position] == "{" and (found := _choice(text, position + 1)):
             choice, position = found
             parts.append(choice)
         else:
-            parts.append(text[position])
+            _add(parts, text[position])
             position += 1
     return tuple(parts)
 
@@ -85,5 +85,13 @@ def _choice(text: str, position: int) -> tuple[_Choice, int] | None:
             inner, position = found
             alternatives[-1].append(inner)
         else:
-            alternatives[-1].append(letter)
+            _add(alternatives[-1], letter)
     return None
+
+
+def _add(parts: list[str | _Choice], letter: str) -> None:
+    """Append a letter to the text at the end."""
+    if parts and isinstance(last := parts[-1], str):
+        parts[-1] = last + letter
+    else:
+        parts.append(letter)
