@@ -20,7 +20,7 @@ from trainer.errors import ConfigError, DatasetError
 from trainer.events import CacheProgress, StepDone, Warned
 from trainer.feed import Feed, fill_caches
 from trainer.objective import batch_loss
-from trainer.plan import make_plan
+from trainer.plan import make_plan, without_effect
 from trainer.preflight import check_settings
 
 FROZEN_TEXT = {"method": {"train_text_encoder": False}}
@@ -108,6 +108,27 @@ def test_cached_masks_and_mirrored_latents_equal_fresh_ones(job, base, tmp_path,
     assert len(flips) > 4, "some picture was used both ways"
 
 
+def test_sizes_tell_the_crop_of_the_picture_as_it_is_seen(job, tmp_path, scenes):
+    """Original height and width, crop top and left, target height and width; of a mirrored picture counted from its new left."""
+    crops = set()
+    for augment in ({}, {"flip": True}, {"random_crop": True}, {"flip": True, "random_crop": True}):
+        config = with_dataset(job, masked(scenes, augment=augment), train={"steps": None, "epochs": 4})
+        for batch in fresh_batches(config, tmp_path):
+            for file, (height, width, top, left, target_height, target_width), pixels in zip(
+                batch.files, batch.sizes.tolist(), batch.pixels, strict=True
+            ):
+                with Image.open(file) as image:
+                    assert (width, height) == image.size
+                assert (target_height, target_width) == tuple(pixels.shape[-2:])
+                if file.endswith("00.png") and (target_width, target_height) == (64, 64):  # 96x64: an overhang of 32, the spot at 8
+                    seen = (pixels[0, 24] > 0).nonzero().flatten().tolist()
+                    crops.add(left)
+                    assert not augment.get("random_crop") or 0 <= left <= 32
+                    if not augment.get("flip"):
+                        assert seen == [column - left for column in range(8, 32) if column >= left]
+    assert 16 in crops and len(crops) > 2
+
+
 def test_validation_sees_pictures_as_they_are(job, tmp_path, scenes):
     everything = {"flip": True, "random_crop": True, "rotate": 20.0, "color": 1.0}
     batches = []
@@ -177,6 +198,18 @@ def test_regularization_doubles_the_epoch_and_takes_turns(job, tmp_path, classes
     assert check(config).as_dict()["regularization"] == {"images": 6, "samples_per_epoch": 5}
     assert "regularization: 6 pictures; 5 samples per epoch beside 5 to learn from" in check(config).lines()
     assert any(line.startswith("steps: 10 samples / batch 2 = ") for line in check(config).lines())
+
+
+def test_regularization_pictures_have_the_prior_weight(job, tmp_path, classes):
+    assert all(batch.weights is None for batch in fresh_batches(job(), tmp_path))
+    config = with_dataset(job, regular(job, classes), loss={"prior_weight": 0.25}, train={"steps": None, "epochs": 1})
+    batches = fresh_batches(config, tmp_path)
+    assert sum(len(batch.files) for batch in batches) == 10
+    for batch in batches:
+        assert batch.weights == tuple(0.25 if "some_cat" in file else 1.0 for file in batch.files)
+    assert not [text for text in without_effect(make_plan(config)) if "prior_weight" in text]
+    (warning,) = without_effect(make_plan(job(loss={"prior_weight": 0.5})))
+    assert "loss.prior_weight 0.5 has no effect" in warning
 
 
 def test_regularization_is_never_held_out(job, classes):

@@ -81,13 +81,17 @@ class Feed:
         else:
             background = self.plan.config.dataset.background
             pixels = torch.stack([load_pixels(record.path, view, background) for record, view in pairs])
+        weights = tuple(self._weight(record) for record in records) if self.plan.regularized else None
         if self.plan.masked:
             masks = torch.stack([self._mask(record, view) for record, view in pairs])
         if self.texts is not None:
             parts = [self._cached(self.texts[caption]) for caption in captions]
             conditioning = join([{name: tensor[None] for name, tensor in part.items()} for part in parts])
         sizes = torch.tensor([_sizes(record, view) for record, view in pairs])
-        return Batch(tuple(str(record.path) for record in records), captions, latents, pixels, conditioning, seeds, masks, sizes=sizes)
+        return Batch(tuple(str(record.path) for record in records), captions, latents, pixels, conditioning, seeds, masks, weights, sizes)
+
+    def _weight(self, record: Record) -> float:
+        return self.plan.config.loss.prior_weight if record.regularization else 1.0
 
     def _mask(self, record: Record, view: View) -> Tensor:
         """(1, h, w); kept in the cache where the latents are kept, for else every use needs another."""

@@ -72,6 +72,11 @@ class Plan:
         """Whether any picture of the job has a mask."""
         return any(record.mask for record in (*self.records, *self.held_out))
 
+    @cached_property
+    def regularized(self) -> bool:
+        """Whether any picture of the job keeps the class general."""
+        return any(record.regularization for record in self.records)
+
     def digest(self) -> str:
         """Changes when a picture, caption, repeat count, bucket, mask or role of a picture in the job changes."""
         parts = [
@@ -132,6 +137,8 @@ def without_effect(plan: Plan) -> list[str]:
     every = plan.config.dataset.captions.dropout_every_epochs
     if every and every > plan.epochs:
         warnings.append(f"dataset.captions.dropout_every_epochs {every} has no effect: the run has {plan.epochs} epochs")
+    if plan.config.loss.prior_weight != 1 and not plan.regularized:
+        warnings.append(f"loss.prior_weight {plan.config.loss.prior_weight:g} has no effect: no folder holds regularization pictures")
     if plan.config.dataset.augment.random_crop and all(placement.resized == placement.bucket for placement in plan.placements):
         warnings.append("dataset.augment.random_crop changes nothing: every picture fits its bucket without a crop")
     return warnings
