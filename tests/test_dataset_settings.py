@@ -114,7 +114,7 @@ def test_sizes_tell_the_crop_of_the_picture_as_it_is_seen(job, tmp_path, scenes)
     for augment in ({}, {"flip": True}, {"random_crop": True}, {"flip": True, "random_crop": True}):
         config = with_dataset(job, masked(scenes, augment=augment), train={"steps": None, "epochs": 4})
         for batch in fresh_batches(config, tmp_path):
-            for file, (height, width, top, left, target_height, target_width), pixels in zip(
+            for file, (height, width, _top, left, target_height, target_width), pixels in zip(
                 batch.files, batch.sizes.tolist(), batch.pixels, strict=True
             ):
                 with Image.open(file) as image:
