@@ -5,7 +5,7 @@ Importing it is cheap; torch and the model libraries load when a training starts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["TrainConfig", "TrainResult", "TrainerError", "check", "strength_test", "train"]
+__all__ = ["TrainConfig", "TrainResult", "TrainerError", "check", "load_config", "strength_test", "train"]
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = (), presets: Iterable[str] = ()) -> TrainConfig:
+    """A job from a YAML or JSON file, or from a LoRA that was trained here; see `trainer.reading.load_config`."""
+    from .reading import load_config
+
+    return load_config(path, overrides, presets)
 
 
 def train(config: TrainConfig, *, listen: Listener = ignore, stop: StopCheck = never, resume: bool = False) -> TrainResult:

@@ -20,7 +20,17 @@ from .optim.schedules import warmup_steps
 STATE_FILE = "state.pt"
 _STATE_VERSION = 1
 # Settings that may change between a stop and a resume without changing what has been trained so far.
-_FREE_TO_CHANGE = ("save", "sample", "validate", "train.epochs", "train.steps", "train.device", "dataset.cache", "base.tokenizer")
+_FREE_TO_CHANGE = (
+    "save",
+    "sample",
+    "validate",
+    "train.epochs",
+    "train.steps",
+    "train.device",
+    "dataset.cache",
+    "base.tokenizer",
+    "from_presets",
+)
 
 
 def artefact_path(config: TrainConfig, *, epoch: int | None = None, step: int | None = None) -> Path:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from .families import Model
 
+CONFIG_ENTRY = "lora_furnace_config"  # the complete configuration as JSON
+
 
 def build(plan: Plan, model: Model, method: Mapping[str, Any], started: float, finished: float, step: int) -> dict[str, str]:
     """All entries for a file saved after `step` steps; every value is text, nested ones JSON."""
@@ -41,7 +43,7 @@ def build(plan: Plan, model: Model, method: Mapping[str, Any], started: float, f
     }
     values |= _modelspec(plan, model, finished)
     texts = {name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value) for name, value in values.items()}
-    return texts | {"lora_furnace_config": json.dumps(plan.config.as_dict(), ensure_ascii=False)}
+    return texts | {CONFIG_ENTRY: json.dumps(plan.config.as_dict(), ensure_ascii=False)}
 
 
 def with_hashes(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -3,11 +3,13 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, check, demo, grid, loss, tags, train
+from . import bench, check, config, demo, grid, loss, presets, tags, train
 
 COMMANDS = {
     "train": train,
     "check": check,
+    "config": config,
+    "presets": presets,
     "demo": demo,
     "grid": grid,
     "loss": loss,

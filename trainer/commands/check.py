@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .shared import add_config
+from .shared import add_config, read_config
 
 HELP = "Report what a training would do, without training."
 
@@ -16,8 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from .. import check
-    from ..config import load
 
-    report = check(load(options.config, options.set))
+    report = check(read_config(options))
     print("\n".join(report.lines()))
     return report.as_dict()

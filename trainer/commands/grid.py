@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .shared import Interrupt, add_config
+from .shared import Interrupt, add_config, read_config
 
 HELP = "Draw a strength grid of LoRA files with the trainer's own sampler."
 
@@ -20,13 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from .. import strength_test
-    from ..config import load
     from ..console import ConsoleListener
     from ..evaluate.strength import parse_strengths, write_pictures
     from ..log import LOG_FILE, history
     from ..preflight import run_dir_of
 
-    config = load(options.config, options.set)
+    config = read_config(options)
     files = [Path(file) for file in options.lora or ()] or list(dict.fromkeys(history(run_dir_of(config) / LOG_FILE).files))
     console = ConsoleListener()
     try:

@@ -5,13 +5,28 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..config import TrainConfig
 
 
 def add_config(parser: argparse.ArgumentParser, help: str = "configuration file, YAML or JSON") -> None:
-    """The configuration file, and `--set` to change it."""
-    parser.add_argument("config", help=help)
+    """The configuration file, `--preset` to lay presets below it and `--set` to change it; `read_config` reads them."""
+    parser.add_argument("config", help=f"{help}; or a LoRA that was trained here")
+    parser.add_argument("--preset", action="append", default=[], metavar="NAME", help="preset below the file's values; may be repeated")
     add_settings(parser)
+
+
+def read_config(options: argparse.Namespace) -> TrainConfig:
+    """The configuration that the arguments of `add_config` describe. What presets did is said on the error stream."""
+    from ..reading import load_config, preset_effects
+
+    config = load_config(options.config, options.set, options.preset)
+    for preset, held, replaced in preset_effects(config):
+        more = f"; replaced by other values: {', '.join(entry.setting for entry in replaced)}" if replaced else ""
+        print(f"preset {preset.name}: {len(held)} settings{more}", file=sys.stderr)
+    return config
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from .shared import Interrupt, add_config
+from .shared import Interrupt, add_config, read_config
 
 HELP = "Train what a YAML or JSON file describes."
 
@@ -18,10 +18,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from .. import train
-    from ..config import load
     from ..console import ConsoleListener
 
-    config = load(options.config, options.set)
+    config = read_config(options)
     console = ConsoleListener()
     try:
         with Interrupt() as stop:
@@ -29,5 +28,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     finally:
         console.finish()
     if result.status == "stopped":
-        print(f"stopped after step {result.steps}; continue with: train {options.config} --resume", file=sys.stderr)
+        print(f"stopped after step {result.steps}; continue with the same command and --resume", file=sys.stderr)
     return result.as_dict()

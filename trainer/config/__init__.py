@@ -3,7 +3,7 @@
 from .base import BaseSection
 from .blocks import BlockSection
 from .dataset import AugmentSection, BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
-from .io import from_dict, load, to_yaml
+from .io import from_dict, load, to_json, to_yaml
 from .job import TrainConfig
 from .method import AdapterSection
 from .objective import LossSection, NoiseSection
@@ -35,5 +35,6 @@ __all__ = [
     "ValidateSection",
     "from_dict",
     "load",
+    "to_json",
     "to_yaml",
 ]

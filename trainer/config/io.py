@@ -15,11 +15,15 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
 from .job import TrainConfig
+from .preset import FamilyOf, expand, given_family
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """Read a YAML or JSON file. `overrides` are texts such as `train.steps=100`. Relative paths stay relative to the caller."""
-    return from_dict(apply_overrides(read_mapping(path), overrides))
+def load(path: str | Path, overrides: Iterable[str] = (), presets: Iterable[str] = (), family_of: FamilyOf = given_family) -> TrainConfig:
+    """Read a YAML or JSON file. `overrides` are texts such as `train.steps=100`, `presets` names laid below the file's values.
+
+    Relative paths stay relative to the caller.
+    """
+    return from_dict(apply_overrides(read_mapping(path), overrides), presets, family_of)
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -31,12 +35,17 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"configuration file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
+    return parse_mapping(text, f"configuration file {path}", json_only=path.suffix.lower() == ".json")
+
+
+def parse_mapping(text: str, name: str, *, json_only: bool) -> dict[str, Any]:
+    """The top-level mapping of a YAML or JSON text; ConfigError calls it `name`."""
     try:
-        value = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        value = json.loads(text) if json_only else yaml.safe_load(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ConfigError(f"configuration file {path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}") from None
+        raise ConfigError(f"{name} is not valid {'json' if json_only else 'yaml'}: {error}") from None
     if not isinstance(value, dict):
-        raise ConfigError(f"configuration file {path} should hold sections such as `base:` and `dataset:`, found {type(value).__name__}")
+        raise ConfigError(f"{name} should hold sections such as `base:` and `dataset:`, found {type(value).__name__}")
     return value
 
 
@@ -76,10 +85,14 @@ def _set(target: Any, keys: list[str], value: Any) -> None:
         raise TypeError(f"{keys[-1]!r} cannot be set inside the value {target!r}")
 
 
-def from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """A checked configuration; ConfigError lists every wrong field with its path, value and the nearest valid name."""
+def from_dict(values: Mapping[str, Any], presets: Iterable[str] = (), family_of: FamilyOf = given_family) -> TrainConfig:
+    """A checked configuration; ConfigError lists every wrong field with its path, value and the nearest valid name.
+
+    A list `presets` among the values, and the names given here, are laid below the values. `family_of` says which model
+    family's part of a preset holds.
+    """
     try:
-        return TrainConfig.model_validate(values)
+        return TrainConfig.model_validate(expand(values, presets, family_of))
     except ValidationError as error:
         items = error.errors()
         # A list whose only items are wrong is also reported as too short; the items' own errors say it better.
@@ -87,9 +100,14 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
         raise ConfigError([_sentence(item) for item in items]) from None
 
 
-def to_yaml(config: TrainConfig) -> str:
-    """The complete configuration as YAML text that `load` reads back."""
-    return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
+def to_yaml(config: TrainConfig, *, full: bool = True) -> str:
+    """The configuration as YAML text that `load` reads back to an equal one; only what differs from the defaults unless `full`."""
+    return yaml.safe_dump(config.as_dict(full=full), sort_keys=False, allow_unicode=True)
+
+
+def to_json(config: TrainConfig, *, full: bool = True) -> str:
+    """The same as JSON text."""
+    return json.dumps(config.as_dict(full=full), indent=2, ensure_ascii=False) + "\n"
 
 
 def _has_deeper(location: tuple[Any, ...], items: list[Any]) -> bool:

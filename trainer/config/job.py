@@ -12,7 +12,7 @@ from .method import Method
 from .objective import LossSection, NoiseSection
 from .optimizer import OptimizerSection, ScheduleSection
 from .sample import SampleSection, ValidateSection
-from .section import Section
+from .section import Section, option
 from .train import SaveSection, TrainSection
 
 
@@ -31,6 +31,11 @@ class TrainConfig(Section):
     sample: SampleSection = SampleSection()
     validation: ValidateSection = Field(ValidateSection(), alias="validate")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values under the names that YAML uses; `io.from_dict` reads it back to an equal configuration."""
-        return self.model_dump(mode="json", by_alias=True)
+    from_presets: tuple[str, ...] = option((), "For the record: the presets that were laid below these values.")
+
+    def as_dict(self, *, full: bool = True) -> dict[str, Any]:
+        """Plain values under the names that YAML uses; `io.from_dict` reads it back to an equal configuration.
+
+        Unless `full`, only those that differ from the defaults.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=not full)
