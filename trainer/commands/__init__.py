@@ -3,13 +3,14 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, check, config, demo, grid, loss, presets, tags, train
+from . import bench, check, config, demo, grid, import_, loss, presets, tags, train
 
 COMMANDS = {
     "train": train,
     "check": check,
     "config": config,
     "presets": presets,
+    "import": import_,
     "demo": demo,
     "grid": grid,
     "loss": loss,

@@ -110,6 +110,12 @@ def to_json(config: TrainConfig, *, full: bool = True) -> str:
     return json.dumps(config.as_dict(full=full), indent=2, ensure_ascii=False) + "\n"
 
 
+def is_setting(path: str) -> bool:
+    """Whether there is a setting of this name, such as `dataset.folders.0.path`."""
+    location: list[Any] = [int(key) if key.isdigit() else key for key in path.split(".")]
+    return location[-1] in _field_names(location[:-1])
+
+
 def _has_deeper(location: tuple[Any, ...], items: list[Any]) -> bool:
     return any(len(item["loc"]) > len(location) and item["loc"][: len(location)] == location for item in items)
 
