@@ -115,7 +115,9 @@ def test_every_line_of_a_file_ends_up_somewhere(name):
     options = read_files([FILES / name])
     found = convert(options)
     said = " ".join([*found.taken, *found.unknown, *found.lost, *found.needless, *found.different])
-    names = {key for values in [options.values, *(options.subsets or [])] for key, value in values.items() if value}
+    names = {
+        key for values in [options.values, *(options.subsets or [])] for key, value in values.items() if value not in ("", "0", 0, False)
+    }
     off = {"bucket_no_upscale", "lowram", "v2", "zero_terminal_snr", "factor", "train_on_input", "unit", "conv_dim", "conv_alpha"}
     silent = {"lycoris_preset", "noise_offset_type", "save_model_as", "save_last_n_epochs", "network_args", "sample_every_n_steps"}
     assert {key for key in names if key not in said and ALIASES.get(key, key) not in said} <= off | silent
