@@ -132,7 +132,7 @@ def test_the_config_command_prints_what_loads_back(job_file, capsys):
     code, out, err = run(capsys, "config", str(job_file), "--preset", "vram_8", "--set", "save.name=x")
     assert code == 0
     assert from_dict(yaml.safe_load(out)) == load_config(job_file, ["save.name=x"], ["vram_8"])
-    assert "preset anime_character: 5 settings; replaced by other values: method.rank, method.alpha\npreset vram_8: " in err
+    assert "preset anime_character: 6 of 8 settings hold; other values for method.rank, method.alpha\npreset vram_8: " in err
     code, out, _ = run(capsys, "config", str(job_file), "--full", "--json")
     *text, last = out.splitlines()
     assert json.loads(last)["config"] == yaml.safe_load("\n".join(text)) == load_config(job_file).as_dict()
@@ -153,7 +153,7 @@ def test_the_check_command_takes_presets(base, tmp_path, capsys):
     save_config(tiny.job(base, pictures, tmp_path), path)
     code, out, err = run(capsys, "check", str(path), "--preset", "object", "--preset", "vram_6")
     assert code == 0 and "preset object: " in err and "preset vram_6: " in err
-    assert "replaced by other values: dataset.batch_size" in err
+    assert "other values for dataset.batch_size" in err
     code, _, err = run(capsys, "check", str(path), "--preset", "objekt")
     assert code == 2 and "did you mean 'object'?" in err
 

@@ -24,8 +24,8 @@ def read_config(options: argparse.Namespace) -> TrainConfig:
 
     config = load_config(options.config, options.set, options.preset)
     for preset, held, replaced in preset_effects(config):
-        more = f"; replaced by other values: {', '.join(entry.setting for entry in replaced)}" if replaced else ""
-        print(f"preset {preset.name}: {len(held)} settings{more}", file=sys.stderr)
+        more = f"; other values for {', '.join(entry.setting for entry in replaced)}" if replaced else ""
+        print(f"preset {preset.name}: {len(held)} of {len(held) + len(replaced)} settings hold{more}", file=sys.stderr)
     return config
 
 
