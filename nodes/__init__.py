@@ -4,7 +4,7 @@ from .base_model import BaseModel, DemoBase
 from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
 from .loss import LossAnalysis
-from .settings import LoraSettings, TrainingSettings
+from .settings import LoraSettings, LossNoise, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
 from .train import TrainLora
 
@@ -18,6 +18,7 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceRegularization": RegularizationFolder,
     "LoraFurnaceLora": LoraSettings,
     "LoraFurnaceTraining": TrainingSettings,
+    "LoraFurnaceLossNoise": LossNoise,
     "LoraFurnaceTrainLora": TrainLora,
     "LoraFurnaceLossAnalysis": LossAnalysis,
     "LoraFurnaceStrengthTest": StrengthTest,
@@ -34,6 +35,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceRegularization": "Regularisation Folder (LoRA Furnace)",
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
+    "LoraFurnaceLossNoise": "Loss & Noise (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
     "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ..trainer.config import (
     AdapterSection,
+    LossSection,
+    NoiseSection,
     OptimizerSection,
     SampleSection,
     SaveSection,
@@ -14,19 +16,10 @@ from ..trainer.config import (
     TrainSection,
     ValidateSection,
 )
+from ..trainer.config.section import Section
 from .widgets import Widgets, optional_inputs
 
-
-@dataclass(frozen=True)
-class Training:
-    """What travels along an LF_TRAINING link: sections of a TrainConfig, under its names."""
-
-    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
-    schedule: ScheduleSection = field(default_factory=ScheduleSection)
-    train: TrainSection = field(default_factory=TrainSection)
-    save: SaveSection = field(default_factory=SaveSection)
-    sample: SampleSection = field(default_factory=SampleSection)
-    validation: ValidateSection = field(default_factory=ValidateSection)
+Training = Mapping[str, Section]  # what travels along an LF_TRAINING link: sections of a TrainConfig, under their YAML names
 
 
 class LoraSettings:
@@ -49,19 +42,33 @@ class LoraSettings:
         return (self.WIDGETS.build(values),)
 
 
-class TrainingSettings:
-    """Length, learning rate, saving, samples, validation."""
+class SettingsNode:
+    """A node for whole sections of a TrainConfig; a subclass names them in PARTS. Such nodes form a chain of any length and order."""
 
     CATEGORY = "LoRA Furnace"
+    RETURN_TYPES = ("LF_TRAINING",)
+    RETURN_NAMES = ("training",)
+    OUTPUT_TOOLTIPS = ("The settings, for Train LoRA or for another settings node.",)
+    FUNCTION = "execute"
+    PARTS: ClassVar[dict[str, Widgets]] = {}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        more = "Settings of another node, such as Loss & Noise, that hold too. What this node sets itself wins."
+        return {"required": {}, "optional": {"training": ("LF_TRAINING", {"tooltip": more}), **optional_inputs(*cls.PARTS.values())}}
+
+    def execute(self, training: Training | None = None, **values: Any) -> tuple[Training]:
+        return ({**(training or {}), **{name: widgets.build(values) for name, widgets in self.PARTS.items()}},)
+
+
+class TrainingSettings(SettingsNode):
+    """Length, learning rate, saving, samples, validation."""
+
     DESCRIPTION = (
         "Length and learning rate of a training, what is saved on the way, and the sample pictures that show what it learns. "
         "Without this node, Train LoRA uses the same defaults."
     )
     SEARCH_ALIASES = ["learning rate", "epochs", "steps", "optimizer", "scheduler", "sample prompts", "training settings"]
-    RETURN_TYPES = ("LF_TRAINING",)
-    RETURN_NAMES = ("training",)
-    OUTPUT_TOOLTIPS = ("The training settings, for Train LoRA.",)
-    FUNCTION = "execute"
     PARTS = {
         "train": Widgets(TrainSection),
         "optimizer": Widgets(OptimizerSection, names={"kind": "optimizer", "args": "optimizer_args"}),
@@ -70,12 +77,30 @@ class TrainingSettings:
             SaveSection, prefix="save_", skip=("dir", "name", "run_dir"), names={"comment": "comment"}, advanced=("every_steps",)
         ),
         "sample": Widgets(SampleSection, prefix="sample_", advanced=("every_steps", "at_start", "size", "sampler", "scheduler")),
-        "validation": Widgets(ValidateSection, prefix="validation_", skip=("folder",)),  # a folder is a socket of Train LoRA
+        "validate": Widgets(ValidateSection, prefix="validation_", skip=("folder",)),  # a folder is a socket of Train LoRA
     }
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {}, "optional": optional_inputs(*cls.PARTS.values())}
 
-    def execute(self, **values: Any) -> tuple[Training]:
-        return (Training(**{name: widgets.build(values) for name, widgets in self.PARTS.items()}),)
+class LossNoise(SettingsNode):
+    """The training objective."""
+
+    DESCRIPTION = (
+        "How errors count, and which noise the model is trained on: min-SNR, debiased estimation, Huber loss, noise offset, "
+        "pyramid noise, timestep range. Connect it to Train LoRA, or to Training Settings. Without it, the usual objective is trained."
+    )
+    SEARCH_ALIASES = ["min snr gamma", "noise offset", "huber loss", "multires noise", "pyramid noise", "timestep", "prior loss weight"]
+    PARTS = {
+        "loss": Widgets(LossSection, names={"kind": "loss"}),
+        "noise": Widgets(
+            NoiseSection,
+            names={
+                "offset": "noise_offset",
+                "offset_random": "noise_offset_random",
+                "adaptive_scale": "adaptive_noise_scale",
+                "multires_iterations": "multires_noise_iterations",
+                "multires_discount": "multires_noise_discount",
+                "ip_gamma": "ip_noise_gamma",
+                "ip_gamma_random": "ip_noise_gamma_random",
+            },
+        ),
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..trainer import TrainConfig, TrainResult, train
-from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection, from_dict
+from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection, ValidateSection, from_dict
 from ..trainer.events import Event, Saved, Status
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
@@ -48,7 +48,10 @@ class TrainLora:
         }
         settings = {
             "lora": ("LF_METHOD", {"tooltip": "LoRA Settings; their defaults if nothing is connected."}),
-            "training": ("LF_TRAINING", {"tooltip": "Training Settings; their defaults if nothing is connected."}),
+            "training": (
+                "LF_TRAINING",
+                {"tooltip": "Training Settings or a chain of settings nodes; defaults if nothing is connected."},
+            ),
             "held_out": (
                 "LF_DATASET",
                 {"tooltip": "Pictures that are never trained on, to measure the loss on. Only its first folder counts."},
@@ -67,7 +70,7 @@ class TrainLora:
         node_id: str = "",
     ) -> dict[str, Any]:
         name = self.NAME.build({"lora_name": lora_name}).name
-        config = _config(name, base, dataset, lora or AdapterSection(), training or Training(), held_out)
+        config = _config(name, base, dataset, lora or AdapterSection(), training or {}, held_out)
         run = find_run(config, host.lora_folder(), host.output_folder())
         display = NodeDisplay(node_id)
         result = run.result or _train(run, display)
@@ -86,12 +89,9 @@ def _config(
             "base": base,
             "dataset": dataset.model_copy(update={"cache": cache}),
             "method": method,
-            "optimizer": training.optimizer,
-            "schedule": training.schedule,
-            "train": training.train,
-            "save": training.save.model_copy(update={"name": name}),
-            "sample": training.sample,
-            "validate": training.validation.model_dump() | measured,
+            **training,
+            "save": training.get("save", SaveSection()).model_copy(update={"name": name}),
+            "validate": training.get("validate", ValidateSection()).model_dump() | measured,
         }
     )
 

@@ -1,7 +1,7 @@
 """Config fields as ComfyUI inputs, and back: default, limits and help are written once, in `trainer.config`.
 
-An optional number has one value more, just below the smallest: it stands for "not set" and is 0, or -1 where 0 has a
-meaning of its own. Optional text is not set when it is empty. A size becomes two numbers, width and height.
+An optional number has one value more, which stands for "not set": 0, or -1 where 0 is the smallest and has a meaning of its
+own. Optional text is not set when it is empty. A size becomes two numbers, width and height.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _number(kind: type, info: FieldInfo, options: dict[str, Any]) -> Input:
         options["round"] = False
     if _is_optional(info):
         empty = kind(_empty(info))
-        options |= {"min": empty, "tooltip": f"{options['tooltip']} {empty:g} = not set."}
+        options |= {"min": min(empty, options["min"]), "tooltip": f"{options['tooltip']} {empty:g} = not set."}
         options["default"] = empty if info.default is None else info.default
     return ("INT" if kind is int else "FLOAT"), options
 
@@ -160,7 +160,7 @@ def _rule(info: FieldInfo, name: str, default: Any = None) -> Any:
 
 def _empty(info: FieldInfo) -> int:
     """The number that stands for "not set"."""
-    return 0 if _rule(info, "ge", 0) > 0 else -1
+    return -1 if _rule(info, "ge", 0) == 0 else 0
 
 
 def _size_inputs(names: tuple[str, str], info: FieldInfo, options: dict[str, Any]) -> dict[str, Input]:

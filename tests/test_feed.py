@@ -46,6 +46,8 @@ def test_each_picture_meets_its_own_caption(job, tmp_path, monkeypatch, latents,
         )
     )
 
+    check, *texts = texts  # before the first step, the model's kind of prediction is checked
+    assert check == batches[0].captions[:1] * 2
     assert texts == [batch.captions for batch in batches]
     seen = [Path(file).name for batch in batches for file in batch.files]
     assert sorted(seen) == sorted(2 * [f"{number:02d}.png" for number in range(len(SIZES))])

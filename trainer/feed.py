@@ -53,6 +53,10 @@ class Feed:
         """Batches of each optimizer step, prepared by threads ahead of the consumer."""
         return prefetch(self.plan.steps_from(start), lambda micros: [self._training(micro) for micro in micros], ahead=4, threads=2)
 
+    def first(self) -> Batch:
+        """The first batch of training."""
+        return self._training(next(self.plan.steps_from(0))[0])
+
     def validation(self, timesteps: int) -> Iterator[Batch]:
         """Each held-out picture once for each of `timesteps` parts of the noise range, always with the same noise."""
         seed = self.plan.config.train.seed

@@ -98,19 +98,24 @@ def batch_loss(family: Family, model: Model, batch: Batch, objective: Objective 
 
     Noise and timestep of a sample follow from its seed; `timesteps` (B,) on the CPU overrides the drawn ones.
     """
-    latents = _latents(family, model, batch)
     if timesteps is None:
         timesteps = torch.tensor([_timestep(seed, objective.timesteps or (0, model.schedule.num_timesteps)) for seed in batch.seeds])
-    device_timesteps = timesteps.to(model.device, non_blocking=True)
-    noise, input_noise = draw_noise(latents, batch.seeds, objective.noise)
-    noisy = model.schedule.add_noise(latents, input_noise, device_timesteps)
-    predicted = family.predict(model, noisy, device_timesteps, _conditioning(family, model, batch))
-    target = model.schedule.target(latents, noise, device_timesteps)
+    predicted, latents, noise = predict(family, model, batch, timesteps, objective.noise)
+    target = model.schedule.target(latents, noise, timesteps.to(model.device, non_blocking=True))
     thresholds = None if objective.thresholds is None else objective.thresholds[timesteps].view(-1, 1, 1, 1)
     errors = objective.loss.of(predicted - target, _moved(thresholds, model.device))
     loss = mean_error(errors, _moved(batch.masks, model.device))
     weights = _sample_weights(objective, batch, timesteps)
     return loss if weights is None else loss * _moved(weights, model.device)
+
+
+def predict(family: Family, model: Model, batch: Batch, timesteps: Tensor, section: NoiseSection) -> tuple[Tensor, Tensor, Tensor]:
+    """The model's answer to noised samples at `timesteps` (B,), their clean latents, and the noise to find; each (B, C, h, w)."""
+    latents = _latents(family, model, batch)
+    timesteps = timesteps.to(model.device, non_blocking=True)
+    noise, input_noise = draw_noise(latents, batch.seeds, section)
+    noisy = model.schedule.add_noise(latents, input_noise, timesteps)
+    return family.predict(model, noisy, timesteps, _conditioning(family, model, batch)), latents, noise
 
 
 def _sample_weights(objective: Objective, batch: Batch, timesteps: Tensor) -> Tensor | None:

@@ -28,6 +28,7 @@ from .optim.schedules import check_schedule
 from .periodic import Keeper, periodic_work
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, LossScaler, release_memory, resolve_device
+from .prediction_check import prediction_warning
 from .preflight import cache_dir_of, check_family, check_places, check_settings, run_dir_of
 from .result import TrainResult
 from .sample import Prompts, Request, requests
@@ -161,6 +162,8 @@ def _job(
     rates = [group.lr for group in groups]
     job = Job(plan, family, model, method, feed, objective, optimizer, rates, scaler, [], tell, stop)
     job.periodic = periodic_work(keeper, job)
+    if state is None and (doubt := prediction_warning(family, model, method, feed.first())):
+        tell(Warned(doubt))
     if state is not None:
         tell(Status(f"resuming after step {state.step}"))
         method.restore(state.tensors)

@@ -19,6 +19,7 @@ NODES = (
     "Regularization",
     "Lora",
     "Training",
+    "LossNoise",
     "TrainLora",
     "LossAnalysis",
     "StrengthTest",

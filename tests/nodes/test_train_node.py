@@ -53,6 +53,15 @@ def test_without_samples_the_curve_is_shown(pack: Pack) -> None:
     assert len(samples) == 1 and torch.equal(samples[0], curve)
 
 
+def test_the_sections_of_a_chain_reach_the_training(pack: Pack) -> None:
+    given = inputs(pack)
+    given["training"] = pack.call("LossNoise", training=given["training"], loss="l1", noise_offset=0.1, max_timestep=500)[0]
+    pack.call("TrainLora", **given)
+    written = (pack.comfy.base / "output/lora_furnace/cat/config.yaml").read_text()
+    config = pack.part("trainer.config").from_dict(pack.part("trainer.config.io").yaml.safe_load(written))
+    assert (config.loss.kind, config.noise.offset, config.noise.max_timestep, config.train.steps) == ("l1", 0.1, 500, 2)
+
+
 def test_equal_jobs_are_not_trained_twice(pack: Pack) -> None:
     first = pack.call("TrainLora", **inputs(pack))
     pack.comfy.progress.clear()

@@ -17,7 +17,17 @@ def config(pack: Pack):
 
 
 @pytest.mark.parametrize(
-    "name", ["AdapterSection", "OptimizerSection", "ScheduleSection", "TrainSection", "SampleSection", "CaptionSection"]
+    "name",
+    [
+        "AdapterSection",
+        "OptimizerSection",
+        "ScheduleSection",
+        "TrainSection",
+        "SampleSection",
+        "CaptionSection",
+        "LossSection",
+        "NoiseSection",
+    ],
 )
 def test_untouched_widgets_are_the_defaults(widgets, config, name: str) -> None:
     section = getattr(config, name)
@@ -28,7 +38,14 @@ def test_untouched_widgets_are_the_defaults(widgets, config, name: str) -> None:
 
 
 def test_training_node_gives_the_defaults(pack: Pack) -> None:
-    assert pack.call("Training")[0] == pack.part("nodes.settings").Training()
+    config = pack.part("trainer.config").from_dict({"base": {"checkpoint": "a"}, "dataset": {"folders": [{"path": "b"}]}})
+    for name, sections in (
+        ("Training", {"train", "optimizer", "schedule", "save", "sample", "validate"}),
+        ("LossNoise", {"loss", "noise"}),
+    ):
+        training = pack.call(name)[0]
+        assert set(training) == sections
+        assert all(section == getattr(config, {"validate": "validation"}.get(key, key)) for key, section in training.items())
 
 
 def test_limits_and_help_come_from_the_section(widgets, config) -> None:
@@ -48,6 +65,23 @@ def test_not_set(widgets, config) -> None:
     assert "-1 = not set" in rates.inputs()["unet_lr"][1]["tooltip"]
     assert rates.build({"unet_lr": 0.0}).unet_lr == 0
     assert rates.build({"unet_lr": -1.0}).unet_lr is None
+
+
+def test_not_set_where_negative_numbers_have_a_meaning(widgets, config) -> None:
+    part = widgets.Widgets(config.NoiseSection)
+    options = part.inputs()["adaptive_scale"][1]
+    assert (options["default"], options["min"]) == (0, -10)
+    assert part.build({"adaptive_scale": 0.0}).adaptive_scale is None
+    assert part.build({"adaptive_scale": -1.0}).adaptive_scale == -1
+
+
+def test_settings_nodes_form_a_chain(pack: Pack) -> None:
+    """In any order; of two nodes that set the same section, the one nearer to Train LoRA wins."""
+    noise = pack.call("LossNoise", noise_offset=0.1, min_snr_gamma=5)[0]
+    both = pack.call("Training", training=noise, steps=7)[0]
+    assert (both["noise"].offset, both["loss"].min_snr_gamma, both["train"].steps) == (0.1, 5, 7)
+    assert pack.call("LossNoise", training=pack.call("Training", steps=7)[0], noise_offset=0.1, min_snr_gamma=5)[0] == both
+    assert pack.call("LossNoise", training=both)[0]["noise"].offset == 0
 
 
 def test_size(widgets, config) -> None:
@@ -70,7 +104,7 @@ def test_wrong_values_name_the_widget(widgets, config, pack: Pack) -> None:
 
 
 def test_names_do_not_collide(pack: Pack) -> None:
-    for name, attribute in (("Training", "PARTS"),):
+    for name, attribute in (("Training", "PARTS"), ("LossNoise", "PARTS")):
         kind = pack.node(name)
         count = sum(len(part.inputs()) for part in getattr(kind, attribute).values())
         assert len(defaults(kind)) == count
