@@ -171,13 +171,13 @@ def job(base: Path, pictures: Path, folder: Path, /, **sections: dict[str, Any])
     return from_dict(values)
 
 
-def load_model(base: Path, dtype: torch.dtype = torch.float32, **section: Any) -> tuple[Family, Model]:
-    """The family of a base and the loaded model, on the CPU."""
+def load_model(base: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", **section: Any) -> tuple[Family, Model]:
+    """The family of a base and the loaded model."""
     from trainer.config import BaseSection
     from trainer.families import FAMILIES, find_family
 
     family = find_family(str(base), "auto", FAMILIES)
-    return family, family.load(BaseSection(checkpoint=str(base), **section), torch.device("cpu"), dtype)
+    return family, family.load(BaseSection(checkpoint=str(base), **section), torch.device(device), dtype)
 
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from .config import TrainConfig
 from .families import Family, Model
@@ -66,11 +70,12 @@ def _bytes(network: nn.Module) -> int:
 def _activations(config: TrainConfig, family: Family, model: Model, method: Method, size: tuple[int, int]) -> int:
     """Bytes that autograd keeps for the backward pass: a forward pass without arithmetic, with every kept tensor counted."""
     kept: dict[int, int] = {}
-    weights = {id(parameter) for network in (model.unet, *model.text_encoders.values()) for parameter in network.parameters()}
+    networks = (model.unet, *model.text_encoders.values())
+    weights = {parameter.untyped_storage()._cdata for network in networks for parameter in network.parameters()}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in weights:
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:  # a layer may keep a transposed view of its weight
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
@@ -84,6 +89,22 @@ def _activations(config: TrainConfig, family: Family, model: Model, method: Meth
     sizes = torch.empty(samples, 6, device="meta")
     batch = Batch(("",) * samples, captions, latents, None, conditioning, tuple(range(samples)), sizes=sizes)
     method.before_forward()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), _FusedAttention():
         batch_loss(family, model, batch, make_objective(config.loss, config.noise, model.schedule)).sum()
     return sum(kept.values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as the kernels of real devices compute it: kept are queries, keys, values, outputs and one number per query.
+
+    Without weights, torch takes the way that also keeps the scores of every query for every key, several times over.
+    """
+
+    def __torch_function__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return _fused(*args, **kwargs) if function is scaled_dot_product_attention else function(*args, **kwargs)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None, **_: Any) -> Tensor:
+    """(B, heads, queries, width); dropout and causality, which may be among the rest, change no shape."""
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=attn_mask, scale=scale)[0]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
-import zipfile
 from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ModelFileError, first_line
+from .pickles import load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,7 +123,7 @@ class TorchFile:
         import torch
 
         try:
-            value = torch.load(self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path))
+            value = load_weights(self.path)
         except pickle.UnpicklingError as error:
             raise ModelFileError(
                 f"model file {self.path} holds more than weights, or is damaged; it was not opened any further. "
