@@ -172,6 +172,50 @@ def test_forms_of_values(values, setting, expected):
     from_dict(found.values)
 
 
+@pytest.mark.parametrize(
+    ("values", "setting", "expected"),
+    [
+        ({"v_parameterization": True}, "base.prediction", "v"),
+        ({"v_parameterization": False}, "base.prediction", None),
+        ({"zero_terminal_snr": True}, "base.zero_terminal_snr", True),
+        ({"keep_tokens_separator": "|||"}, "dataset.captions.keep_tokens_separator", "|||"),
+        ({"caption_dropout_rate": 0.1}, "dataset.captions.dropout", 0.1),
+        ({"caption_dropout_every_n_epochs": 5}, "dataset.captions.dropout_every_epochs", 5),
+        ({"caption_dropout_every_n_epochs": 0}, "dataset.captions.dropout_every_epochs", None),
+        ({"caption_tag_dropout_rate": 0.2}, "dataset.captions.tag_dropout", 0.2),
+        ({"caption_prefix": "photo of"}, "dataset.captions.prefix", "photo of"),
+        ({"caption_suffix": "at dawn"}, "dataset.captions.suffix", "at dawn"),
+        ({"enable_wildcard": True}, "dataset.captions.wildcards", True),
+        ({"weighted_captions": True}, "dataset.captions.weighted", True),
+        ({"max_token_length": 225}, "dataset.captions.max_tokens", 225),
+        ({"text_encoder_lr": [1e-4, 5e-5]}, "optimizer.text_encoder_2_lr", 5e-5),
+        ({"loss_type": "smooth_l1"}, "loss.kind", "smooth_l1"),
+        ({"huber_schedule": "constant"}, "loss.huber_schedule", "constant"),
+        ({"huber_c": 0.2}, "loss.huber_c", 0.2),
+        ({"huber_scale": 2}, "loss.huber_scale", 2.0),
+        ({"min_snr_gamma": "5"}, "loss.min_snr_gamma", 5.0),
+        ({"min_snr_gamma": 0}, "loss.min_snr_gamma", None),
+        ({"debiased_estimation_loss": True}, "loss.debiased", True),
+        ({"scale_v_pred_loss_like_noise_pred": True}, "loss.scale_v_pred", True),
+        ({"v_pred_like_loss": 0.5}, "loss.v_pred_like", 0.5),
+        ({"prior_loss_weight": 0.5}, "loss.prior_weight", 0.5),
+        ({"noise_offset": 0.05}, "noise.offset", 0.05),
+        ({"noise_offset": 0.05, "noise_offset_random_strength": True}, "noise.offset_random", True),
+        ({"noise_offset": 0.05, "adaptive_noise_scale": 0.01}, "noise.adaptive_scale", 0.01),
+        ({"multires_noise_iterations": 6}, "noise.multires_iterations", 6),
+        ({"multires_noise_discount": 0.4}, "noise.multires_discount", 0.4),
+        ({"ip_noise_gamma": 0.1}, "noise.ip_gamma", 0.1),
+        ({"min_timestep": 100}, "noise.min_timestep", 100),
+        ({"max_timestep": 900}, "noise.max_timestep", 900),
+    ],
+)
+def test_the_objective_and_captions(values, setting, expected):
+    found = imported(**values)
+    assert found.get(setting) == expected
+    from_dict(found.values)
+    assert set(values) <= set(found.taken)
+
+
 def test_what_the_script_takes_by_default_is_written_out():
     config = from_dict(imported().values)
     assert (config.method.rank, config.method.alpha, config.optimizer.lr) == (4, 1.0, 2e-6)

@@ -83,7 +83,9 @@ ROWS: dict[str, Row] = {
     "alpha_mask": Row("dataset.alpha_mask", to.switch),
     "flip_aug": Row("dataset.augment.flip", to.switch),
     "random_crop": Row("dataset.augment.random_crop", to.switch),
-    "color_aug": Row("dataset.augment.color", to.on(0.1), "changes of colour are drawn in another way; 0.1 is about as strong"),
+    "color_aug": Row(
+        "dataset.augment.color", to.on(1.0), "there a third of the uses change in hue or brightness, here each by its own amount"
+    ),
     "loss_type": Row("loss.kind", to.one_of(LOSSES)),
     "huber_schedule": Row("loss.huber_schedule"),
     "huber_c": Row("loss.huber_c", to.number),

@@ -138,6 +138,8 @@ def _window(given: dict[str, Any], result: Imported) -> None:
         given.pop("lr_warmup_steps", None)
         if given.get("lr_scheduler") == "constant":
             given["lr_warmup"] = 0  # the window drops the warm-up of this schedule
+    if "stop_text_encoder_training" in given:
+        given["stop_text_encoder_training_pct"] = given.pop("stop_text_encoder_training")
     kind = to.text(given.pop("noise_offset_type", "")).lower()
     for other, names in (
         ("multires", ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")),
