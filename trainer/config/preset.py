@@ -24,6 +24,7 @@ FamilyOf = Callable[[Mapping[str, Any]], str]  # the name of the model family th
 _SPECIAL = {
     "optimizer.unet_lr": "optimizer.lr",
     "optimizer.text_encoder_lr": "optimizer.lr",
+    "optimizer.text_encoder_2_lr": "optimizer.lr",
     "method.alpha": "method.rank",
 }
 
