@@ -1,9 +1,11 @@
 """The nodes. One module per subject; their ids and the names of their inputs are an API."""
 
 from .base_model import BaseModel, DemoBase
+from .configs import LoadConfiguration, SaveConfiguration
 from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
 from .loss import LossAnalysis
+from .presets import LoadPreset
 from .settings import LoraSettings, LossNoise, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
 from .train import TrainLora
@@ -19,6 +21,9 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceLora": LoraSettings,
     "LoraFurnaceTraining": TrainingSettings,
     "LoraFurnaceLossNoise": LossNoise,
+    "LoraFurnaceLoadPreset": LoadPreset,
+    "LoraFurnaceSaveConfiguration": SaveConfiguration,
+    "LoraFurnaceLoadConfiguration": LoadConfiguration,
     "LoraFurnaceTrainLora": TrainLora,
     "LoraFurnaceLossAnalysis": LossAnalysis,
     "LoraFurnaceStrengthTest": StrengthTest,
@@ -36,6 +41,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
     "LoraFurnaceLossNoise": "Loss & Noise (LoRA Furnace)",
+    "LoraFurnaceLoadPreset": "Load Preset (LoRA Furnace)",
+    "LoraFurnaceSaveConfiguration": "Save Configuration (LoRA Furnace)",
+    "LoraFurnaceLoadConfiguration": "Load Configuration (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
     "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",

@@ -99,6 +99,38 @@ def picture_folder(name: str) -> Path:
     raise ValueError(f"folder: {name!r} is not a folder below {roots}")
 
 
+def config_roots() -> dict[str, Path]:
+    """Folders of configuration files: saved ones, those that runs leave behind, and ComfyUI's input folder."""
+    return {"configs": output_folder() / "configs", "runs": output_folder(), "input": Path(folder_paths.get_input_directory())}
+
+
+def config_files() -> list[str]:
+    """root/name of every configuration file."""
+    patterns = {"configs": ("*.yaml", "*.yml", "*.json"), "runs": ("*/config.yaml",), "input": ("*.yaml", "*.yml")}
+    found = {
+        f"{label}/{path.relative_to(root).as_posix()}"
+        for label, root in config_roots().items()
+        for pattern in patterns[label]
+        for path in root.glob(pattern)
+    }
+    return sorted(found)
+
+
+def config_file(name: str) -> Path:
+    """The file that `config_files` calls `name`; ValueError for one that lies outside its root."""
+    label, _, inside = name.partition("/")
+    root = config_roots().get(label)
+    path = root / inside if root and inside else None
+    if path is None or root is None or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"config: {name!r} is not a file below {' or '.join(map(str, config_roots().values()))}")
+    return path
+
+
+def model_roots(kind: str) -> list[Path]:
+    """The registered folders of one kind of model."""
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+
+
 def interrupted() -> bool:
     return comfy.model_management.processing_interrupted()
 

@@ -22,6 +22,9 @@ NODES = (
     "LossNoise",
     "TrainLora",
     "LossAnalysis",
+    "LoadPreset",
+    "SaveConfiguration",
+    "LoadConfiguration",
     "StrengthTest",
     "StrengthTestTrainer",
 )
