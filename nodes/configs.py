@@ -150,6 +150,8 @@ def _named_paths(config: TrainConfig) -> Iterator[tuple[str, str, list[Path]]]:
         yield "base.vae", config.base.vae, host.model_roots("vae")
     for number, folder in enumerate(config.dataset.folders):
         yield f"dataset.folders.{number}.path", folder.path, pictures
+        if folder.masks:
+            yield f"dataset.folders.{number}.masks", folder.masks, pictures
     if config.validation.folder:
         yield "validate.folder", config.validation.folder, pictures
 

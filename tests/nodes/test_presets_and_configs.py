@@ -119,11 +119,20 @@ def test_a_link_out_of_the_root_is_refused(pack: Pack) -> None:
 
 def test_what_a_file_names_must_lie_in_comfyuis_folders(pack: Pack) -> None:
     outside = pack.comfy.base / "tiny_base"
-    values = {"base": {"checkpoint": str(outside)}, "dataset": {"folders": [{"path": "/etc"}]}, "validate": {"folder": "/usr"}}
+    values = {
+        "base": {"checkpoint": str(outside)},
+        "dataset": {"folders": [{"path": "/etc", "masks": "/usr"}]},
+        "validate": {"folder": "/usr"},
+    }
     (pack.comfy.base / "input" / "job.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(pack.part("trainer.errors").ConfigError) as caught:
         pack.call("LoadConfiguration", config="input/job.yaml")
-    assert [text.split(":")[0] for text in caught.value.problems] == ["base.checkpoint", "dataset.folders.0.path", "validate.folder"]
+    assert [text.split(":")[0] for text in caught.value.problems] == [
+        "base.checkpoint",
+        "dataset.folders.0.path",
+        "dataset.folders.0.masks",
+        "validate.folder",
+    ]
 
 
 def test_nothing_saved_yet(pack: Pack) -> None:

@@ -39,9 +39,24 @@ SAMPLERS = {
 }
 LOSSES = {name: name for name in ("l2", "l1", "huber", "smooth_l1")}
 FORMATS = {"no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
-MODULES = {"networks.lora": "lora"}
-# The window's list of kinds says what the script's network_module says.
-LORA_TYPES = {"standard": "lora"}
+# network_module, with `algo` of LyCORIS' arguments behind it; and what the window calls LoRA type.
+MODULES = {
+    "networks.lora": "lora",
+    "networks.dylora": "dylora",
+    "lycoris.kohya": "lora",
+    "lycoris.kohya lora": "lora",
+    "lycoris.kohya locon": "lora",
+    "lycoris.kohya loha": "loha",
+    "lycoris.kohya lokr": "lokr",
+    "lycoris.kohya dylora": "dylora",
+    "standard": "lora",
+    "kohya locon": "lora",
+    "kohya dylora": "dylora",
+    "lycoris/locon": "lora",
+    "lycoris/loha": "loha",
+    "lycoris/lokr": "lokr",
+    "lycoris/dylora": "dylora",
+}
 
 # Other names of the same settings: of dataset descriptions, of the kohya_ss window, and an old misspelling.
 ALIASES = {
@@ -105,9 +120,25 @@ ROWS: dict[str, Row] = {
     "min_timestep": Row("noise.min_timestep", to.whole),
     "max_timestep": Row("noise.max_timestep", to.whole),
     "network_module": Row("method.adapter", to.one_of(MODULES)),
-    "lora_type": Row("method.adapter", to.one_of(LORA_TYPES)),
+    "lora_type": Row("method.adapter", to.one_of(MODULES)),
     "network_dim": Row("method.rank", to.whole),
     "network_alpha": Row("method.alpha", to.number),
+    "conv_dim": Row("method.conv_rank", to.or_off(to.whole)),
+    "conv_alpha": Row("method.conv_alpha", to.or_off(to.number)),
+    "dora_wd": Row("method.dora", to.switch),
+    "use_tucker": Row("method.tucker", to.switch),
+    "use_cp": Row("method.tucker", to.switch),
+    "factor": Row("method.lokr_factor", to.whole),
+    "decompose_both": Row("method.lokr_decompose_both", to.switch),
+    "unit": Row("method.dylora_unit", to.whole),
+    "down_lr_weight": Row("method.blocks.down", to.by_block),
+    "mid_lr_weight": Row("method.blocks.mid", to.by_block),
+    "up_lr_weight": Row("method.blocks.up", to.by_block),
+    "block_lr_zero_threshold": Row("method.blocks.zero_threshold", to.number),
+    "block_dims": Row("method.blocks.ranks", to.by_block),
+    "block_alphas": Row("method.blocks.alphas", to.by_block),
+    "conv_block_dims": Row("method.blocks.conv_ranks", to.by_block),
+    "conv_block_alphas": Row("method.blocks.conv_alphas", to.by_block),
     "network_train_unet_only": Row("method.train_text_encoder", to.negated),
     "network_train_text_encoder_only": Row("method.train_unet", to.negated),
     "network_dropout": Row("method.dropout", to.number),

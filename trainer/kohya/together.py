@@ -173,8 +173,12 @@ def _network_arguments(given: dict[str, Any], result: Imported) -> None:
     except ValueError as error:
         result.unknown.append(f"network_args: {error}")
         return
-    for name, value in arguments.items():
-        given[name.lower()] = value
+    given |= {name.lower(): value for name, value in arguments.items() if to.is_set(value)}
+    module = to.text(given.get("network_module", ""))
+    if "algo" in given:
+        given["network_module"] = f"{module} {given.pop('algo')}"
+    if not to.is_off(given.get("conv_dim")):
+        given.setdefault("conv_alpha", given.get("network_alpha", 1) if module.startswith("lycoris") else 1)  # as they do
 
 
 def _prompts(given: dict[str, Any], options: Options, result: Imported) -> None:

@@ -111,6 +111,11 @@ def numbers(value: Any) -> list[float]:
     return [number(item) for item in (value if isinstance(value, (list, tuple)) else re.split(r"[,\s]+", text(value).strip("[]() ")))]
 
 
+def by_block(value: Any) -> str:
+    """Values of blocks as text: [0, 0.5, 1] is "0, 0.5, 1"; the name of a curve stays."""
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else text(value)
+
+
 def arguments(value: Any) -> dict[str, Any]:
     """{"weight_decay": 0.01, "betas": [0.9, 0.99]} from ["weight_decay=0.01", "betas=0.9,0.99"]; sequences become lists."""
     found = {}
