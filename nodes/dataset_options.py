@@ -28,7 +28,7 @@ class Captions:
     RETURN_NAMES = ("dataset",)
     OUTPUT_TOOLTIPS = ("The dataset with these caption settings.",)
     FUNCTION = "execute"
-    WIDGETS = Widgets(CaptionSection, skip=BASIC_CAPTIONS)
+    WIDGETS = Widgets(CaptionSection, skip=(*BASIC_CAPTIONS, "extensions"))
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _is_widget(info: FieldInfo) -> bool:
     kind = _kind(info)
     only_one = get_origin(kind) is Literal and len(get_args(kind)) == 1
     nested = isinstance(kind, type) and not isinstance(kind, GenericAlias) and issubclass(kind, Section)
-    return not (only_one or nested or kind == tuple[str, ...])
+    return not (only_one or nested)
 
 
 def _input(info: FieldInfo, options: dict[str, Any]) -> Input:
@@ -137,7 +137,8 @@ def _input(info: FieldInfo, options: dict[str, Any]) -> Input:
         options["tooltip"] += f" Written as {ARGUMENTS}."
     elif kind is not str:  # a list of texts
         options |= {"multiline": True, "tooltip": f"{options['tooltip']} One a line."}
-    return "STRING", options | {"default": info.default if isinstance(info.default, str) else ""}
+    default = "\n".join(info.default) if kind == tuple[str, ...] else info.default
+    return "STRING", options | {"default": default if isinstance(default, str) else ""}
 
 
 def _number(kind: type, info: FieldInfo, options: dict[str, Any]) -> Input:
@@ -178,6 +179,8 @@ def _value(name: str, info: FieldInfo, value: Any) -> Any:
         return _ANSWERS[value]
     if _is_optional(info) and (value == "" if kind is str else value == _empty(info)):
         return None
+    if kind == tuple[str, ...]:
+        return tuple(line.strip() for line in value.splitlines() if line.strip())
     return _arguments(name, value) if kind == dict[str, Any] else value
 
 

@@ -24,7 +24,8 @@ def check_settings(config: TrainConfig) -> list[str]:
     for found, into in zip(check_objective(config.loss, config.noise), (problems, warnings), strict=True):
         into += found
     problems += check_optimizer(config.optimizer)
-    problems += METHODS[config.method.kind].check(config.method)
+    for found, collected in zip(METHODS[config.method.kind].check(config.method), (problems, warnings), strict=True):
+        collected += found
     problems += check_sampling(config.sample)
     problems += check_buckets(config.dataset)
     for number, folder in enumerate(config.dataset.folders):

@@ -38,7 +38,7 @@ def targets_of(family: str):
 def test_keys_shapes_and_numbers_are_kohyas(family):
     expected = {key: (down, up) for key, down, up in json.loads((GOLDEN / f"kohya_{family}.json").read_text())}
     found, counts = {}, {}
-    targets = targets_of(family)
+    targets = [target for target in targets_of(family) if target.kind == "plain"]
     for target in targets:
         tensors = ADAPTERS["lora"].init(LayerShape.of(target.module), RANK, torch.Generator())
         shapes = [list(tensors[f"lora_{half}.weight"].shape) for half in ("down", "up")]
@@ -50,5 +50,18 @@ def test_keys_shapes_and_numbers_are_kohyas(family):
     assert counts == COUNTS[family]
 
 
+@pytest.mark.parametrize(("family", "modules", "numbers"), [("sd15", 278, 4_203_264), ("sdxl", 788, None)])
+def test_keys_and_shapes_with_convolutions_are_kohyas(family, modules, numbers):
+    """LoCon trains the UNet's layers of a plain LoRA and those of kohya_<family>_conv.json."""
+    expected = {key: (down, up) for key, down, up in json.loads((GOLDEN / f"kohya_{family}_conv.json").read_text())}
+    targets = [target for target in targets_of(family) if target.part == "unet"]
+    tensors = {target.key: ADAPTERS["lora"].init(LayerShape.of(target.module), RANK, torch.Generator()) for target in targets}
+    shapes = {key: tuple(list(own[f"lora_{half}.weight"].shape) for half in ("down", "up")) for key, own in tensors.items()}
+    assert {target.key: shapes[target.key] for target in targets if target.kind == "conv"} == expected
+    assert len(tensors) == modules
+    assert numbers is None or sum(tensor.numel() for own in tensors.values() for tensor in own.values()) == numbers
+
+
 def test_every_family_has_its_table():
-    assert {path.stem.removeprefix("kohya_") for path in GOLDEN.glob("kohya_*.json")} == set(COUNTS) == set(FAMILIES)
+    names = {path.stem.removeprefix("kohya_") for path in GOLDEN.glob("kohya_*.json")}
+    assert {name for name in names if not name.endswith("_conv")} == set(COUNTS) == set(FAMILIES)

@@ -91,6 +91,13 @@ def test_size(widgets, config) -> None:
     assert {"sample_width", "sample_height"} <= set(part.inputs())
 
 
+def test_a_list_of_texts_is_one_a_line(widgets, config) -> None:
+    part = widgets.Widgets(config.AdapterSection)
+    assert part.inputs()["include"][1]["multiline"] and part.inputs()["include"][1]["default"] == ""
+    assert part.build({"include": "attn1\n\n  *_to_q \n", "exclude": ""}).include == ("attn1", "*_to_q")
+    assert widgets.Widgets(config.CaptionSection).inputs()["extensions"][1]["default"] == ".txt\n.caption"
+
+
 def test_arguments(widgets, config) -> None:
     part = widgets.Widgets(config.OptimizerSection)
     assert part.build({"args": "weight_decay=0.02 betas=0.95,0.98"}).args == {"weight_decay": 0.02, "betas": [0.95, 0.98]}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Tensors = Mapping[str, Tensor]  # tensor suffix in saved files, for example "lora_down.weight" -> tensor
 
@@ -41,6 +43,11 @@ class LayerShape:
         """Shape of the layer's weight."""
         return (self.outputs, self.inputs, *(self.kernel or ()))
 
+    @property
+    def spatial(self) -> bool:
+        """Whether it is a convolution that looks at more than one place."""
+        return self.kernel is not None and self.kernel != (1, 1)
+
     def apply(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer's operation, without bias, with another weight of shape (any, *self.weight[1:])."""
         if self.kernel is None:
@@ -53,28 +60,63 @@ def _pair(value: Any) -> Any:
 
 
 class Adapter(Protocol):
-    """One algorithm: pure functions of a layer's shape and its adapter tensors."""
+    """One algorithm: pure functions of a layer's shape and its adapter tensors.
 
-    @property
-    def name(self) -> str: ...
+    An algorithm is a frozen dataclass whose fields are its own options, named as in the configuration's `method` section.
+    ΔW is linear in each of its tensors, so that it is zero where one of them is.
+    """
 
-    @property
-    def tensor_names(self) -> tuple[str, ...]:
-        """Suffixes in saved files."""
-        ...
+    name: ClassVar[str]
+    layouts: ClassVar[tuple[frozenset[str], ...]]  # every set of tensor suffixes that a layer can have in a file
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
         """Fresh float32 tensors that change nothing (ΔW = 0)."""
+        ...
+
+    def shapes(self, shape: LayerShape, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+        """The shapes that tensors of these ranks have for this layer."""
         ...
 
     def delta(self, shape: LayerShape, tensors: Tensors) -> Tensor:
         """ΔW at scale 1, of shape `shape.weight`."""
         ...
 
-    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float) -> Tensor:
-        """`output` + scale · op(x, ΔW), without building ΔW where that is cheaper."""
+    def rank_of(self, tensors: Tensors) -> int | None:
+        """The rank that the scale alpha/rank divides by, or None where the scale is 1 whatever alpha is."""
         ...
 
-    def rank_of(self, tensors: Tensors) -> int:
-        """The rank that the scale alpha/rank divides by."""
-        ...
+    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float) -> Tensor:
+        """`output` + scale · op(x, ΔW). An algorithm overrides it where that is cheaper without building ΔW.
+
+        ΔW is as large as the layer's weight, so it is built again for the backward pass instead of being kept for it.
+        """
+
+        def change(x: Tensor, *parts: Tensor) -> Tensor:
+            return shape.apply(x, self.delta(shape, dict(zip(tensors, parts, strict=True))))
+
+        added: Any = checkpoint(change, x, *tensors.values(), use_reentrant=False, preserve_rng_state=False)
+        return torch.add(output, added, alpha=scale)
+
+    def active(self, tensors: Tensors, draw: float) -> Tensors:  # noqa: ARG002
+        """The tensors that take part in a training step; `draw` is the step's random number in [0, 1)."""
+        return tensors
+
+    def uses_alpha(self, shape: LayerShape, rank: int) -> bool:  # noqa: ARG002
+        """Whether alpha changes the strength on such a layer."""
+        return True
+
+
+def uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    """As torch starts a layer: uniform in ±1/sqrt(fan_in), which is Kaiming with a = sqrt 5."""
+    tensor = torch.empty(shape)
+    bound = 1 / math.sqrt(tensor[0].numel())
+    return tensor.uniform_(-bound, bound, generator=generator)
+
+
+def normal(*shape: int, std: float, generator: torch.Generator) -> Tensor:
+    return torch.empty(shape).normal_(std=std, generator=generator)
+
+
+def tucker(core: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """The kernel (a, b, k, k) whose core (m, n, k, k) is widened by left (m, a) and right (n, b)."""
+    return torch.einsum("mnkl,ma,nb->abkl", core, left, right)

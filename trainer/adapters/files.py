@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from ..errors import ModelFileError
 from . import ADAPTERS
 from .base import Adapter, LayerShape, Tensors
+from .dora import MAGNITUDE, shapes_of
 from .inject import AdapterLayer, AdapterSet
+from .lora import DOWN, UP
+
+# PEFT's names for LoRA's two matrices, in both of their forms.
+_KOHYA_NAMES = {"lora_A.weight": DOWN, "lora_B.weight": UP, "lora_A.default.weight": DOWN, "lora_B.default.weight": UP}
 
 
 def load_adapters(path: Path, targets: Iterable[tuple[str, nn.Module]]) -> tuple[AdapterSet, list[str]]:
@@ -40,21 +45,31 @@ def load_adapters(path: Path, targets: Iterable[tuple[str, nn.Module]]) -> tuple
 
 
 def _layer(path: Path, key: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> AdapterLayer:
-    weights: Tensors = {name: tensor for name, tensor in tensors.items() if name != "alpha"}
-    adapter = _algorithm(path, key, weights)
+    own = {_KOHYA_NAMES.get(name, name): tensor for name, tensor in tensors.items() if name != "alpha"}
+    magnitude = {MAGNITUDE: own.pop(MAGNITUDE)} if MAGNITUDE in own else {}
+    adapter = _algorithm(path, key, own)
+    shape = LayerShape.of(module)
+    fitting = adapter.shapes(shape, own)
+    if magnitude:
+        per_input, per_output = shapes_of(shape.weight)
+        fitting[MAGNITUDE] = per_output if len(magnitude[MAGNITUDE]) == shape.outputs else per_input
+    weights = {name: _fitted(path, f"{key}.{name}", tensor, fitting[name]) for name, tensor in (own | magnitude).items()}
     alpha = float(tensors["alpha"]) if "alpha" in tensors else 0.0
-    fitting = adapter.init(LayerShape.of(module), adapter.rank_of(weights), torch.Generator())
-    for name, tensor in weights.items():
-        if tensor.shape != fitting[name].shape:
-            found, expected = tuple(tensor.shape), tuple(fitting[name].shape)
-            raise ModelFileError(f"LoRA {path} is for another model: {key}.{name} has shape {found}, but this layer needs {expected}")
-    return AdapterLayer(adapter, key, module, weights, alpha or adapter.rank_of(weights))
+    return AdapterLayer(adapter, key, module, weights, alpha or adapter.rank_of(weights) or 1.0)
+
+
+def _fitted(path: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The tensor in the layer's own shape: some programs write a 1x1 convolution as a matrix, or a kernel flattened."""
+    if tensor.numel() != torch.Size(shape).numel() or tensor.shape[:1] != shape[:1]:
+        found = tuple(tensor.shape)
+        raise ModelFileError(f"LoRA {path} is for another model: {name} has shape {found}, but this layer needs {shape}")
+    return tensor.reshape(shape)
 
 
 def _algorithm(path: Path, key: str, weights: Tensors) -> Adapter:
     """The algorithm whose tensor names the file uses."""
     for adapter in ADAPTERS.values():
-        if set(weights) == set(adapter.tensor_names):
+        if set(weights) in adapter.layouts:
             return adapter
     raise ModelFileError(f"LoRA {path}: {key} has the tensors {', '.join(sorted(weights))}, which are of no known adapter")
 
@@ -64,7 +79,7 @@ def set_strength(adapters: AdapterSet, strength: float, dtype: torch.dtype) -> N
     adapters.release()
     if strength == 0:
         return
+    for layer in adapters.layers:
+        layer.strength = strength
     with torch.no_grad():
         adapters.cast(dtype)
-    for layer in adapters.layers:
-        layer.scale = strength * layer.alpha / layer.adapter.rank_of(layer.tensors)

@@ -10,30 +10,80 @@ from torch import Tensor, nn
 
 from ..errors import ModelFileError
 from ..seeds import derive
+from . import dora
 from .base import Adapter, LayerShape, Tensors
 
 
 class AdapterLayer:
-    """The adapter of one layer: float32 master tensors, and the copies in the compute dtype that the forward pass reads."""
+    """The adapter of one layer: float32 master tensors, and the copies in the compute dtype that the forward pass reads.
+
+    `tensors` are those of the algorithm and, with DoRA, the magnitude. At a strength s the layer's weight is W + s · (W' - W).
+    """
 
     def __init__(self, adapter: Adapter, key: str, module: nn.Module, tensors: Tensors, alpha: float):
         self.adapter, self.key, self.module = adapter, key, module
         self.shape = LayerShape.of(module)
         self.alpha = alpha
-        self.scale = alpha / adapter.rank_of(tensors)
+        rank = adapter.rank_of(tensors)
+        self.scale = 1.0 if rank is None else alpha / rank
+        self.strength = 1.0
         device = next(module.parameters()).device
         self.tensors = {name: nn.Parameter(tensor.to(device, torch.float32)) for name, tensor in tensors.items()}
         self.live: dict[str, Tensor] = {}
+        self.factor: Tensor | None = None  # DoRA's, made together with `live`
+
+    @property
+    def magnitude(self) -> Tensor | None:
+        return self.tensors.get(dora.MAGNITUDE)
+
+    def parts(self) -> dict[str, nn.Parameter]:
+        """The algorithm's own tensors."""
+        return {name: tensor for name, tensor in self.tensors.items() if name != dora.MAGNITUDE}
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes the place of the layer's forward while the adapter is attached."""
-        output = type(self.module).forward(self.module, x)
-        return self.adapter.add(self.shape, x, output, self.live, self.scale) if self.live else output
+        if self.factor is not None and self.live:
+            return self._forward_dora(x, self.factor)
+        output = self._plain(x)
+        return self._add(x, output, self.scale * self.strength) if self.live else output
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return type(self.module).forward(self.module, x)
+
+    def _add(self, x: Tensor, output: Tensor, scale: float) -> Tensor:
+        return self.adapter.add(self.shape, x, output, self.live, scale)
+
+    def _forward_dora(self, x: Tensor, factor: Tensor) -> Tensor:
+        if dora.is_per_output(factor):
+            output = dora.scale_outputs(self._add(x, self._plain(x), self.scale), self.module.bias, factor)
+        else:
+            scaled = dora.scale_inputs(x, factor, self.shape.groups)
+            output = self._add(scaled, self._plain(scaled), self.scale)
+        return output if self.strength == 1 else torch.lerp(self._plain(x), output, self.strength)
+
+    def set_live(self, copies: dict[str, Tensor], draw: float | None) -> None:
+        """Take new copies; `draw` is the random number of a training step."""
+        step = draw is not None
+        self.live = dict(self.adapter.active(copies, draw)) if step else copies
+        if self.magnitude is not None:
+            active = self.adapter.active(self.parts(), draw) if step else self.parts()
+            with torch.no_grad():
+                delta = self.adapter.delta(self.shape, active) * self.scale
+            self.factor = dora.factors(self.module.weight, delta, self.magnitude)
 
     def delta(self) -> Tensor:
-        """ΔW with its scale, float32."""
+        """ΔW with its scale, float32; without DoRA and strength."""
         with torch.no_grad():
-            return self.adapter.delta(self.shape, self.tensors) * self.scale
+            return self.adapter.delta(self.shape, self.parts()) * self.scale
+
+    @torch.no_grad()
+    def change(self) -> Tensor:
+        """What adding to the layer's weight makes it as it is with the adapter, float32."""
+        delta = self.delta()
+        if self.magnitude is not None:
+            weight = self.module.weight.float()
+            delta = (weight + delta) * dora.factors(weight, delta, self.magnitude) - weight
+        return delta * self.strength
 
 
 class _CastAll(torch.autograd.Function):
@@ -71,21 +121,22 @@ class AdapterSet:
         for layer in self.layers:
             layer.module.__dict__.pop("forward", None)
 
-    def cast(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype, draw: float | None = None) -> None:
         """Make the copies that the next forward passes read. With gradients on, gradients flow back to the master tensors.
 
         Call it once per micro-batch: copies are stale after an optimizer step, and a backward pass consumes their graph.
+        `draw` in [0, 1) is the random number of a training step, for algorithms that train a part of themselves at a time.
         """
-        places = [(layer, name) for layer in self.layers for name in layer.tensors]
-        tensors = [layer.tensors[name] for layer, name in places]
-        copies = tensors if dtype == torch.float32 else _CastAll.apply(dtype, *tensors)
-        for (layer, name), copy in zip(places, copies, strict=True):
-            layer.live[name] = copy
+        parts = [layer.parts() for layer in self.layers]
+        tensors = [tensor for own in parts for tensor in own.values()]
+        copies = iter(tensors if dtype == torch.float32 else _CastAll.apply(dtype, *tensors))
+        for layer, own in zip(self.layers, parts, strict=True):
+            layer.set_live({name: next(copies) for name in own}, draw)
 
     def release(self) -> None:
         """Forget the copies: the model runs without adapters (strength 0) until the next `cast`."""
         for layer in self.layers:
-            layer.live = {}
+            layer.live, layer.factor = {}, None
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for layer in self.layers for parameter in layer.tensors.values())
@@ -95,8 +146,14 @@ class AdapterSet:
         return {f"{layer.key}.{name}": tensor.detach() for layer in self.layers for name, tensor in layer.tensors.items()}
 
     def saved(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """What a file holds: tensors in `dtype` on the CPU, and an alpha for each layer."""
-        result = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in self.state().items()}
+        """What a file holds: tensors in `dtype` on the CPU, and an alpha for each layer.
+
+        Magnitudes stay float32: they scale whole columns of W, and half precision would change those more than ΔW does.
+        """
+        result = {
+            name: tensor.to("cpu", torch.float32 if name.endswith(dora.MAGNITUDE) else dtype).contiguous()
+            for name, tensor in self.state().items()
+        }
         return result | {f"{layer.key}.alpha": torch.tensor(layer.alpha, dtype=dtype) for layer in self.layers}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -110,13 +167,18 @@ class AdapterSet:
 
     def silent(self) -> list[str]:
         """Keys of layers whose ΔW is zero: they have learned nothing."""
-        return [layer.key for layer in self.layers if any(not bool(tensor.any()) for tensor in layer.tensors.values())]
+        return [layer.key for layer in self.layers if any(not bool(tensor.any()) for tensor in layer.parts().values())]
 
 
-def fresh_layers(adapter: Adapter, targets: Iterable[tuple[str, nn.Module]], rank: int, alpha: float, seed: int) -> list[AdapterLayer]:
-    """A new adapter for each (key, module); its start depends on the seed and the key alone."""
+def fresh_layers(
+    adapter: Adapter, targets: Iterable[tuple[str, nn.Module]], rank: int, alpha: float, seed: int, with_magnitude: bool = False
+) -> list[AdapterLayer]:
+    """A new adapter for each (key, module), as DoRA `with_magnitude`; its start depends on the seed and the key alone."""
     layers = []
     for key, module in targets:
         generator = torch.Generator().manual_seed(derive(seed, "adapter", key))
-        layers.append(AdapterLayer(adapter, key, module, adapter.init(LayerShape.of(module), rank, generator), alpha))
+        tensors = dict(adapter.init(LayerShape.of(module), rank, generator))
+        if with_magnitude:
+            tensors[dora.MAGNITUDE] = dora.magnitude_of(module.weight)
+        layers.append(AdapterLayer(adapter, key, module, tensors, alpha))
     return layers

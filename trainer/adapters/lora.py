@@ -1,41 +1,59 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685): ΔW = up · down. On a convolution this is LoCon."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): ΔW = up · down. On a convolution this is LoCon (LyCORIS, arXiv 2309.14859)."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import LayerShape, Tensors
+from .base import Adapter, LayerShape, Tensors, tucker, uniform
 
-DOWN, UP = "lora_down.weight", "lora_up.weight"
+DOWN, MID, UP = "lora_down.weight", "lora_mid.weight", "lora_up.weight"
 
 
-class Lora:
-    """down (rank, in[, k, k]) keeps the layer's kernel and stride, up (out, rank[, 1, 1]) is point-wise."""
+@dataclass(frozen=True)
+class Lora(Adapter):
+    """down (rank, in[, k, k]) keeps the layer's kernel and stride, up (out, rank[, 1, 1]) is point-wise.
+
+    Tucker form on a convolution: down (rank, in, 1, 1), mid (rank, rank, k, k) with kernel and stride, up (out, rank, 1, 1).
+    """
+
+    tucker: bool = False
 
     name = "lora"
-    tensor_names = (DOWN, UP)
+    layouts = (frozenset({DOWN, UP}), frozenset({DOWN, MID, UP}))
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
-        """down as torch initialises a layer (uniform in ±1/sqrt(fan_in), which is Kaiming with a = sqrt 5), up zero."""
-        down = torch.empty(rank, *shape.weight[1:])
-        bound = 1 / math.sqrt(down[0].numel())
-        down.uniform_(-bound, bound, generator=generator)
-        up = torch.zeros(shape.outputs, rank, *([1] * (len(shape.weight) - 2)))
-        return {DOWN: down, UP: up}
+        """down (and mid) as torch initialises a layer, up zero."""
+        sizes = _shapes(shape, rank, self.tucker and shape.spatial)
+        return {name: torch.zeros(size) if name == UP else uniform(*size, generator=generator) for name, size in sizes.items()}
+
+    def shapes(self, shape: LayerShape, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+        return _shapes(shape, tensors[DOWN].shape[0], MID in tensors)
 
     def delta(self, shape: LayerShape, tensors: Tensors) -> Tensor:
-        return (tensors[UP].flatten(1) @ tensors[DOWN].flatten(1)).reshape(shape.weight)
+        up, down = tensors[UP].flatten(1), tensors[DOWN].flatten(1)
+        if MID in tensors:
+            return tucker(tensors[MID], up.t(), down)
+        return (up @ down).reshape(shape.weight)
 
     def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float) -> Tensor:
-        inner = shape.apply(x, tensors[DOWN])
+        if shape.groups > 1:  # down would see the inputs of one group only, up all of them
+            return super().add(shape, x, output, tensors, scale)
         if shape.kernel is None:
+            inner = F.linear(x, tensors[DOWN])
             flat = torch.addmm(output.flatten(0, -2), inner.flatten(0, -2), tensors[UP].t(), alpha=scale)
             return flat.view(output.shape)
+        inner = shape.apply(F.conv2d(x, tensors[DOWN]), tensors[MID]) if MID in tensors else shape.apply(x, tensors[DOWN])
         return torch.add(output, F.conv2d(inner, tensors[UP]), alpha=scale)
 
     def rank_of(self, tensors: Tensors) -> int:
         return tensors[DOWN].shape[0]
+
+
+def _shapes(shape: LayerShape, rank: int, mid: bool) -> dict[str, tuple[int, ...]]:
+    point, kernel = (1,) * (len(shape.weight) - 2), shape.weight[2:]
+    down = {DOWN: (rank, shape.inputs, *(point if mid else kernel))}
+    return down | ({MID: (rank, rank, *kernel)} if mid else {}) | {UP: (shape.outputs, rank, *point)}

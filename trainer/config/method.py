@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from .blocks import BlockSection
 from .section import Float, Int, Section, option
+
+
+def _split(value: Any) -> Any:
+    """Text as in a widget: one pattern a line, or several between commas or blanks; keys have neither."""
+    return tuple(part for part in re.split(r"[,\s]+", value) if part) if isinstance(value, str) else value
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class AdapterSection(Section):
@@ -20,6 +31,23 @@ class AdapterSection(Section):
     train_unet: bool = option(True, "Train the image part of the model.")
     train_text_encoder: bool = option(True, "Train the text encoder (SDXL: both) too.")
     blocks: BlockSection = BlockSection()
+    conv_rank: Int | None = option(
+        None, "Also train the convolutions (LoCon), those larger than 1x1 with this rank; not set, they stay as they are.", ge=1, le=1024
+    )
+    conv_alpha: Float | None = option(
+        None, "Strength scale of `conv_rank`; not set, convolutions are as strong as the rest.", gt=0, le=4096, step=0.5
+    )
+    dora: bool = option(False, "DoRA: train the length of each weight column beside its direction; slower, closer to full training.")
+    tucker: bool = option(False, "Split adapters of convolutions further (Tucker): smaller files.", advanced=True)
+    lokr_factor: Int = option(
+        -1, "LoKr: size of the small matrix; a smaller one makes a larger file, -1 the smallest.", ge=-1, le=1024, advanced=True
+    )
+    lokr_decompose_both: bool = option(False, "LoKr: split the small matrix by rank too.", advanced=True)
+    dylora_unit: Int = option(4, "DyLoRA: every multiple of this is a rank that works on its own.", ge=1, le=1024, advanced=True)
+    include: Patterns = option(
+        (), "Train only layers whose saved key has one of these parts, or fits one with * and ?; such as attn2.", advanced=True
+    )
+    exclude: Patterns = option((), "Leave out layers by the same rule; it counts more than `include`.", advanced=True)
 
 
 Method = AdapterSection  # a union discriminated by `kind` once there is a second method

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..config import BaseSection
     from ..diffusion.objective import NoiseSchedule
     from ..events import Status, Warned
+
+TargetKind = Literal["plain", "conv"]  # what a plain LoRA trains; what joins where convolutions are trained too (LoCon)
 
 # Named tensors, batch first; the same names for every caption of a family. Who makes a batch adds `sizes` (B, 6): original
 # height and width, top and left of the crop, target height and width, in pixels.
@@ -117,6 +119,7 @@ class AdapterTarget:
     part: str  # "unet" or the name of a text encoder
     key: str  # saved name without the tensor suffix, for example "lora_unet_mid_block_attentions_0_proj_in"
     module: nn.Module
+    kind: TargetKind = "plain"
 
 
 class Family(Protocol):
@@ -162,5 +165,5 @@ class Family(Protocol):
         ...
 
     def adapter_targets(self, model: Model) -> list[AdapterTarget]:
-        """The layers that a plain LoRA trains, in saving order."""
+        """The layers that an adapter can train, in saving order; `kind` tells those of a plain LoRA from the others."""
         ...

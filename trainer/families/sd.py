@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .base import AdapterTarget, Conditioning, FamilySpec, Model, Reading, TextPart, join
+from .base import AdapterTarget, Conditioning, FamilySpec, Model, Reading, TargetKind, TextPart, join
 from .build import build, config_of, digest
 from .keys import rename, unet_table
 from .prediction import schedule_of
@@ -19,6 +19,8 @@ from .text import clip_core, encode_texts, find_clip_tokenizer, match_clip_names
 
 if TYPE_CHECKING:
     from ..config import BaseSection
+
+_BLOCK_KINDS: dict[str, TargetKind] = {"attentions": "plain", "resnets": "conv", "downsamplers": "conv", "upsamplers": "conv"}
 
 
 class StableDiffusion:
@@ -145,12 +147,13 @@ def _text_targets(part: TextPart, encoder: nn.Module | None) -> Iterator[Adapter
 
 
 def _unet_targets(unet: Any, original_keys: bool) -> Iterator[AdapterTarget]:
-    """Every linear layer and both projections of the transformer blocks."""
-    modules = {path: module for path, module in unet.named_modules() if ".attentions." in f".{path}."}
-    names = rename(modules, unet_table(unet.config), to_ldm=True) if original_keys else {path: path for path in modules}
-    for path, module in modules.items():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            yield AdapterTarget("unet", "lora_unet_" + names[path].replace(".", "_"), module)
+    """Every linear layer and both projections of the transformer blocks; of kind "conv", the layers of the other blocks."""
+    weights = {f"{path}.weight": module for path, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
+    names = rename(weights, unet_table(unet.config), to_ldm=True) if original_keys else {name: name for name in weights}
+    for name, module in weights.items():
+        kind = next((_BLOCK_KINDS[part] for part in name.split(".") if part in _BLOCK_KINDS), None)
+        if kind is not None:
+            yield AdapterTarget("unet", "lora_unet_" + names[name].removesuffix(".weight").replace(".", "_"), module, kind)
 
 
 def _present(part: nn.Module | None, what: str) -> Any:

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters import ADAPTERS
 from ..adapters.inject import AdapterSet, fresh_layers
 from ..config import AdapterSection, OptimizerSection
 from ..errors import ConfigError
-from ..families import AdapterTarget, Family, FamilySpec, Model
+from ..families import Family, FamilySpec, Model
+from ..seeds import derive
 from .base import ParameterGroup
 from .block_plan import BlockReport, Place, plan_blocks
+from .kinds import algorithm, check_options
+from .network import network_facts
+from .targets import choose_targets
 
 
 class AdapterMethod:
@@ -32,14 +35,12 @@ class AdapterMethod:
         self._seed = 0
 
     @staticmethod
-    def check(section: AdapterSection) -> list[str]:
-        """What is wrong with the settings, one sentence each."""
-        problems = []
-        if section.adapter not in ADAPTERS:
-            problems.append(f"method.adapter: {section.adapter!r} is unknown; known: {', '.join(ADAPTERS)}")
+    def check(section: AdapterSection) -> tuple[list[str], list[str]]:
+        """Problems and warnings, one sentence each."""
+        problems, warnings = check_options(section)
         if not (section.train_unet or section.train_text_encoder):
             problems.append("method: train_unet and train_text_encoder are both off, so nothing would be trained; switch one on")
-        return problems
+        return problems, warnings
 
     @staticmethod
     def check_family(section: AdapterSection, spec: FamilySpec) -> list[str]:
@@ -51,27 +52,19 @@ class AdapterMethod:
 
     def report(self, family: Family, model: Model) -> BlockReport | None:
         plan = plan_blocks(self.section, family.spec)
-        return plan.report(self._targets(family, model), self._rates()) if plan.table else None
+        targets = choose_targets(self.section, family.adapter_targets(model))
+        return plan.report(targets, self._rates()) if plan.table else None
 
     def attach(self, family: Family, model: Model, seed: int) -> None:
         self._dtype, self._seed = model.dtype, seed
-        plan = plan_blocks(self.section, family.spec)
-        for target in self._targets(family, model):
+        plan, adapter = plan_blocks(self.section, family.spec), algorithm(self.section)
+        for target in choose_targets(self.section, family.adapter_targets(model)):
             if place := plan.place(target):
-                adapter, layer = ADAPTERS[self.section.adapter], (target.key, target.module)
-                self._sets.setdefault(target.part, AdapterSet([])).layers += fresh_layers(adapter, [layer], place.rank, place.alpha, seed)
+                layers = fresh_layers(adapter, [(target.key, target.module)], place.rank, place.alpha, seed, self.section.dora)
+                self._sets.setdefault(target.part, AdapterSet([])).layers += layers
                 self._places[target.key] = place
         for adapters in self._sets.values():
             adapters.attach()
-
-    def _targets(self, family: Family, model: Model) -> list[AdapterTarget]:
-        """The layers of the parts that are trained."""
-        section = self.section
-        return [
-            target
-            for target in family.adapter_targets(model)
-            if (section.train_unet if target.part == "unet" else section.train_text_encoder)
-        ]
 
     def _rates(self) -> dict[str, float]:
         """The learning rate of each part; the second text encoder has that of the first, and all have `lr`, unless set."""
@@ -97,8 +90,9 @@ class AdapterMethod:
         return list(groups.values())
 
     def before_forward(self, step: int | None = None) -> None:
+        draw = None if step is None else derive(self._seed, "ranks", step) / 2**63
         for adapters in self._sets.values():
-            adapters.cast(self._dtype)
+            adapters.cast(self._dtype, draw)
 
     @contextmanager
     def without(self) -> Iterator[None]:
@@ -119,7 +113,7 @@ class AdapterMethod:
         return {name: tensor for adapters in self._sets.values() for name, tensor in adapters.saved(dtype).items()}
 
     def metadata(self) -> dict[str, Any]:
-        return {"network_module": "networks.lora", "network_dim": self.section.rank, "network_alpha": self.section.alpha}
+        return network_facts(self.section) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
 
     def silent(self) -> list[str]:
         return [key for adapters in self._sets.values() for key in adapters.silent()]

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..families import AdapterTarget, FamilySpec
 from ..families.block_vectors import part_values, plain_number, vector_values
 from ..families.blocks import BlockTable
+from .targets import rank_and_alpha
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,16 @@ class BlockPlan:
 
     def place(self, target: AdapterTarget) -> Place | None:
         """None for a layer that is left out."""
-        section, block = self.section, self.table.block_of(target.key) if self.table else None
+        block = self.table.block_of(target.key) if self.table else None
+        spatial = _is_spatial(target.module)
+        default_rank, default_alpha = rank_and_alpha(self.section, spatial)
         if block is None:
-            return Place(target.part, 1.0, section.rank, section.alpha)
+            return Place(target.part, 1.0, default_rank, default_alpha)
         multiplier = self.weights.get(block, 1.0)
         own_rate = self.table is not None and block in self.table.blocks and bool(self.weights)
-        kind = "conv_" if _is_spatial(target.module) else ""
-        rank = int(self._size(f"{kind}ranks", block, section.rank))
-        alpha = self._size(f"{kind}alphas", block, section.alpha)
+        kind = "conv_" if spatial else ""
+        rank = int(self._size(f"{kind}ranks", block, default_rank))
+        alpha = self._size(f"{kind}alphas", block, default_alpha)
         return Place(f"{target.part} {block}" if own_rate else target.part, multiplier, rank, alpha) if multiplier and rank else None
 
     def _size(self, setting: str, block: str, default: float) -> float:
