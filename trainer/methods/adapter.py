@@ -90,7 +90,7 @@ class AdapterMethod:
         return list(groups.values())
 
     def before_forward(self, step: int | None = None) -> None:
-        draw = None if step is None else derive(self._seed, "ranks", step) / 2**63
+        draw = None if step is None else (derive(self._seed, "ranks", step) >> 10) / 2**53
         for adapters in self._sets.values():
             adapters.cast(self._dtype, draw)
 
