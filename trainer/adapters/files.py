@@ -53,7 +53,7 @@ def _layer(path: Path, key: str, module: nn.Module, tensors: Mapping[str, Tensor
     if magnitude:
         per_input, per_output = shapes_of(shape.weight)
         fitting[MAGNITUDE] = per_output if len(magnitude[MAGNITUDE]) == shape.outputs else per_input
-    weights = {name: _fitted(path, f"{key}.{name}", tensor, fitting[name]) for name, tensor in (own | magnitude).items()}
+    weights = {name: _fitted(path, f"{key}.{name}", tensor, fitting[name]) for name, tensor in sorted((own | magnitude).items())}
     alpha = float(tensors["alpha"]) if "alpha" in tensors else 0.0
     return AdapterLayer(adapter, key, module, weights, alpha or adapter.rank_of(weights) or 1.0)
 
