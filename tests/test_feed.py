@@ -152,3 +152,14 @@ def test_noise_and_timesteps_differ_between_samples_and_steps_but_not_between_ru
         runs.append(seeds)
     assert runs[0] == runs[1]
     assert len(set(runs[0])) == len(runs[0]) >= 7
+
+
+def test_models_that_know_sizes_are_told_of_the_picture_its_crop_and_its_bucket():
+    """Original height and width, top and left of the crop in the resized picture, height and width trained at."""
+    from trainer.data.buckets import Placement
+    from trainer.data.records import Record
+    from trainer.data.views import View
+    from trainer.feed import _sizes
+
+    record = Record(Path("a.png"), "", "none", 256, 120, 1, Path())
+    assert _sizes(record, View(Placement(bucket=(64, 48), resized=(104, 49), crop=(20, 1)))) == (120, 256, 1, 20, 48, 64)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from trainer import train
 from trainer.config import BaseSection
 from trainer.errors import ConfigError
-from trainer.events import StepDone
+from trainer.events import StepDone, Warned
 from trainer.families import FAMILIES, find_family
 from trainer.families.keys import is_linear_attention, rename, unet_table, vae_table
 
@@ -155,6 +155,7 @@ def test_training_and_resuming(bases, pictures, tmp_path, name):
     train(job("parts"), listen=seen, stop=lambda: count["seen"] >= 2)
     parts = train(job("parts"), resume=True)
     assert parts.losses == whole.losses and len(whole.samples) == 1
+    assert [event.text for event in events if isinstance(event, Warned) and "learned nothing" in event.text] == []
     tensors = tiny.tensors_of(whole.artefact)
     assert tiny.differing(tensors, tiny.tensors_of(parts.artefact)) == []
     family, model = tiny.load_model(bases[name])

@@ -120,6 +120,7 @@ class AdapterTarget:
     key: str  # saved name without the tensor suffix, for example "lora_unet_mid_block_attentions_0_proj_in"
     module: nn.Module
     kind: TargetKind = "plain"
+    used: bool = True  # whether the model's output depends on the layer; kohya's files hold adapters of the others too
 
 
 class Family(Protocol):

@@ -62,7 +62,7 @@ def _written(checkpoint: Path, unet: WeightFile) -> tuple[Prediction | None, str
         (unet.metadata.get("modelspec.prediction_type"), "its metadata"),
         (_scheduler(checkpoint).get("prediction_type"), "its scheduler settings"),
     ):
-        if value in _NAMES:
+        if value is not None and value in _NAMES:
             return _NAMES[value], where
     return None, ""
 

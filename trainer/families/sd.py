@@ -141,9 +141,12 @@ def _text_targets(part: TextPart, encoder: nn.Module | None) -> Iterator[Adapter
     """The six linear layers of every CLIP layer, named as in transformers 4 whatever the version."""
     if encoder is None:
         return
-    for path, module in clip_core(encoder).encoder.named_modules():
+    core = clip_core(encoder)
+    used = len(core.encoder.layers) - (0 if part.pooled else part.skipped)
+    for path, module in core.encoder.named_modules():
         if isinstance(module, nn.Linear):
-            yield AdapterTarget(part.name, f"{part.key}_text_model_encoder_{path}".replace(".", "_"), module)
+            key = f"{part.key}_text_model_encoder_{path}".replace(".", "_")
+            yield AdapterTarget(part.name, key, module, used=int(path.split(".")[1]) < used)
 
 
 def _unet_targets(unet: Any, original_keys: bool) -> Iterator[AdapterTarget]:

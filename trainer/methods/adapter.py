@@ -31,6 +31,7 @@ class AdapterMethod:
         self.trains_text = section.train_text_encoder
         self._sets: dict[str, AdapterSet] = {}
         self._places: dict[str, Place] = {}  # by saved name
+        self._unused: set[str] = set()  # saved names of layers that can learn nothing
         self._dtype = torch.float32
         self._seed = 0
 
@@ -63,6 +64,8 @@ class AdapterMethod:
                 layers = fresh_layers(adapter, [(target.key, target.module)], place.rank, place.alpha, seed, self.section.dora)
                 self._sets.setdefault(target.part, AdapterSet([])).layers += layers
                 self._places[target.key] = place
+                if not target.used:
+                    self._unused.add(target.key)
         for adapters in self._sets.values():
             adapters.attach()
 
@@ -116,4 +119,4 @@ class AdapterMethod:
         return network_facts(self.section) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
 
     def silent(self) -> list[str]:
-        return [key for adapters in self._sets.values() for key in adapters.silent()]
+        return [key for adapters in self._sets.values() for key in adapters.silent() if key not in self._unused]
