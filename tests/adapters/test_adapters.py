@@ -50,7 +50,6 @@ FORMS = {
     "loha tucker": Form(replace(LOHA, tucker=True)),
     "lokr rank 2": Form(LOKR, rank=2),
     "lokr factor 2": Form(replace(LOKR, lokr_factor=2), rank=2),
-    "lokr tucker": Form(replace(LOKR, tucker=True), rank=2),
     "lokr both": Form(replace(LOKR, lokr_decompose_both=True), rank=1),
 }
 PLAIN = dict(FORMS)

@@ -13,8 +13,8 @@ from trainer.methods.network import network_facts
 
 
 def test_an_algorithm_takes_its_own_options():
-    section = AdapterSection(adapter="lokr", lokr_factor=8, lokr_decompose_both=True, tucker=True, dylora_unit=2)
-    assert algorithm(section) == Lokr(tucker=True, lokr_factor=8, lokr_decompose_both=True)
+    section = AdapterSection(adapter="lokr", lokr_factor=8, lokr_decompose_both=True, dylora_unit=2)
+    assert algorithm(section) == Lokr(lokr_factor=8, lokr_decompose_both=True)
     assert algorithm(AdapterSection(adapter="dylora", dylora_unit=2)) == Dylora(dylora_unit=2)
 
 
@@ -30,6 +30,10 @@ def test_the_defaults_are_those_of_the_algorithms(name):
         ({"dylora_unit": 2}, "method.dylora_unit: has no effect with lora; it is an option of dylora"),
         ({"lokr_factor": 8, "adapter": "loha"}, "method.lokr_factor: has no effect with loha; it is an option of lokr"),
         ({"lokr_decompose_both": True}, "method.lokr_decompose_both: has no effect with lora; it is an option of lokr"),
+        (
+            {"adapter": "lokr", "tucker": True, "conv_rank": 4},
+            "method.tucker: has no effect with lokr; it is an option of lora, loha, dylora",
+        ),
         ({"conv_alpha": 1.0}, "method.conv_alpha: has no effect without method.conv_rank"),
         ({"tucker": True}, "method.tucker: acts on convolutions larger than 1x1, which are trained only with method.conv_rank"),
     ],

@@ -22,11 +22,12 @@ class Lokr(Adapter):
     """ΔW = w1 ⊗ w2 with w1 (out_l, in_m) and w2 (out_k, in_n[, k, k]), where out = out_l · out_k and in = in_m · in_n.
 
     w2 is decomposed into w2_a (out_k, rank) and w2_b (rank, in_n · k · k), unless rank reaches half of its longer side; then it is
-    whole. w1 is whole, or by the same rule w1_a w1_b with `lokr_decompose_both`. Tucker form on a convolution: w2_a (rank, out_k),
-    w2_b (rank, in_n), t2 (rank, rank, k, k). With both factors whole alpha has no effect: the scale is 1.
+    whole. w1 is whole, or by the same rule w1_a w1_b with `lokr_decompose_both`. With both whole alpha has no effect: the scale is 1.
+
+    The Tucker form of a convolution, w2_a (rank, out_k), w2_b (rank, in_n), t2 (rank, rank, k, k), is read from files but never
+    made: ComfyUI fails on it (torch.kron of a tensor that is not contiguous) and leaves such layers out, with an error in its log.
     """
 
-    tucker: bool = False
     lokr_factor: int = -1
     lokr_decompose_both: bool = False
 
@@ -42,7 +43,7 @@ class Lokr(Adapter):
     def _sizes(self, shape: LayerShape, rank: int) -> dict[str, tuple[int, ...]]:
         (out_l, out_k), (in_m, in_n) = split(shape.outputs, self.lokr_factor), split(shape.inputs, self.lokr_factor)
         left = (W1_A, W1_B) if self.lokr_decompose_both and rank < max(out_l, in_m) / 2 else (W1,)
-        right = (W2_A, W2_B, *((T2,) if self.tucker and shape.spatial else ())) if rank < max(out_k, in_n) / 2 else (W2,)
+        right = (W2_A, W2_B) if rank < max(out_k, in_n) / 2 else (W2,)
         return _shapes(shape, (*left, *right), (out_l, in_m), (out_k, in_n), rank, rank)
 
     def shapes(self, shape: LayerShape, tensors: Tensors) -> dict[str, tuple[int, ...]]:
