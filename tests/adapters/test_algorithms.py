@@ -90,10 +90,7 @@ def test_lokr_repeats_w2_in_blocks(shape, rank, form):
     adapter = replace(LOKR, **form)
     tensors = drawn(adapter, shape, rank)
     w1 = tensors["lokr_w1"] if "lokr_w1" in tensors else tensors["lokr_w1_a"] @ tensors["lokr_w1_b"]
-    if "lokr_w2" in tensors:
-        w2 = tensors["lokr_w2"]
-    else:
-        w2 = (tensors["lokr_w2_a"] @ tensors["lokr_w2_b"]).reshape(5, 4, *shape.weight[2:])
+    w2 = tensors["lokr_w2"] if "lokr_w2" in tensors else (tensors["lokr_w2_a"] @ tensors["lokr_w2_b"]).reshape(5, 4, *shape.weight[2:])
     delta = adapter.delta(shape, tensors)
     assert w1.shape == (2, 3)
     for p in range(2):

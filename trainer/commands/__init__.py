@@ -3,7 +3,7 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, check, config, demo, grid, import_, loss, presets, tags, train
+from . import bench, check, config, demo, dylora_split, grid, import_, loss, presets, tags, train
 
 COMMANDS = {
     "train": train,
@@ -15,6 +15,7 @@ COMMANDS = {
     "grid": grid,
     "loss": loss,
     "tags": tags,
+    "dylora-split": dylora_split,
     "bench": bench,
 }
 
