@@ -19,7 +19,7 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 # A module of the trainer may import those of its own row and of the rows above. What is in no row composes the others
 # (run, check, cli, demo …): it may import anything, and nothing in a row may import it.
 ROWS = (
-    {"errors", "seeds", "result", "progress"},
+    {"errors", "seeds", "result", "progress", "columns"},
     {"events", "config", "files", "precision"},
     {"diffusion", "data", "optim", "adapters"},
     {"families"},

@@ -14,14 +14,16 @@ from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
 from .data.report import describe_dataset
 from .data.tags import count_tags, tag_list
-from .errors import NonFiniteLoss, RunFolderBusy, Stopped
+from .errors import NonFiniteLoss, OutputError, RunFolderBusy, Stopped
+from .evaluate.block_chart import draw_blocks
 from .events import BlocksPlanned, DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
 from .families import FAMILIES, Family, Model, find_family
 from .feed import Feed, caches_text, fill_caches, reading_of
-from .files import clear_leftovers, write_text
+from .files import clear_leftovers, replacing, write_text
 from .log import RunLog
 from .loop import Job, run_loop
 from .methods import METHODS, Method
+from .methods.block_plan import BlockReport
 from .objective import Objective, make_objective
 from .optim.optimizers import build_optimizer
 from .optim.schedules import check_schedule
@@ -80,7 +82,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         blocks = method.report(family, model)
         _announce(plan, model, [*warnings, *(blocks.warnings if blocks else ()), *_resume_notes(run_dir, state, resume)], tell)
         if blocks:
-            tell(BlocksPlanned(blocks.as_rows(), "\n".join(blocks.lines())))
+            _show_blocks(blocks, run_dir, config.save.name, tell)
         feed = _fill(plan, family, model, method, tell, stop)
         finished = False
         if not stop():
@@ -120,6 +122,26 @@ def _announce(plan: Plan, model: Model, warnings: list[str], tell: Listener) -> 
     long = [f"{item.path}: the caption has {item.tokens} tokens, those after {tokenizer.limit} are not read" for item in report.over_limit]
     for text in (*warnings, *plan.scan.warnings, *skipped, *long):
         tell(Warned(text))
+
+
+def _show_blocks(blocks: BlockReport, run_dir: Path, title: str, tell: Listener) -> None:
+    """The table of block-wise training as an event, and as blocks.png beside the log."""
+    tell(BlocksPlanned(blocks.as_rows(), "\n".join(blocks.lines())))
+    trained = [row for row in blocks.rows if row.modules]
+    ranks = len({row.multiplier for row in trained}) == 1  # then it is the ranks that differ
+    values = {row.block: float(row.rank if ranks else row.multiplier) for row in blocks.rows}
+    picture = draw_blocks(
+        blocks.table,
+        values,
+        present={row.block for row in trained},
+        title=title,
+        label="rank" if ranks else "learning-rate weight",
+    )
+    try:
+        with replacing(run_dir / "blocks.png") as temporary:
+            picture.save(temporary, format="PNG")
+    except OutputError as error:
+        tell(Warned(f"the picture of the blocks could not be saved: {error}"))
 
 
 def _fill(plan: Plan, family: Family, model: Model, method: Method, tell: Listener, stop: StopCheck) -> Feed:

@@ -89,6 +89,15 @@ def test_a_plain_lora_has_twelve_layers_in_each_of_sixteen_blocks():
     assert numbers == [1, 2, 4, 5, 7, 8, 12, *range(16, 25)]  # kohya's indices
 
 
+def test_a_plain_sdxl_lora_has_the_layers_that_kohya_counts():
+    """22 where two transformer layers are, 102 where ten are; numbers of the 23 entries as in kohya's training vectors."""
+    keys = [entry[0] for entry in json.loads(GOLDEN.with_name("kohya_sdxl.json").read_text())]
+    counts = Counter(SDXL.block_of(key) for key in keys)
+    assert counts.pop("BASE") == 264
+    numbers = {list(SDXL.blocks).index(name): count for name, count in counts.items()}
+    assert numbers == dict.fromkeys((5, 6, 16, 17, 18), 22) | dict.fromkeys((8, 9, 11, 13, 14, 15), 102)
+
+
 @pytest.mark.parametrize(("table", "lengths"), [(STABLE_DIFFUSION, {16, 17, 25, 26}), (SDXL, {12, 20, 23}), (FLUX, {61})])
 def test_layouts_name_known_blocks_once(table, lengths):
     assert {len(layout) for layout in table.layouts} == lengths

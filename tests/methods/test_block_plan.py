@@ -145,6 +145,13 @@ def test_the_table_names_rates_and_idle_blocks():
         plan_blocks(section(down="zeros", mid="0", up="zeros+1"), SD15).report([target("IN01")], {"unet": 1e-4})
 
 
+def test_two_text_encoders_are_two_lines():
+    targets = [target("BASE"), dataclasses.replace(target("BASE"), part="text_encoder_2"), target("IN01")]
+    rates = {"unet": 1e-4, "text_encoder": 5e-5, "text_encoder_2": 2e-5}
+    rows = plan_blocks(section(weights="BASE=0.5"), SD15).report(targets, rates).rows
+    assert [(row.block, row.modules, row.rate) for row in rows] == [("BASE", 1, 2.5e-5), ("BASE", 1, 1e-5), ("IN01", 1, 1e-4)]
+
+
 def test_training_one_block_changes_only_that_block(job):
     events = []
     base = {"train_text_encoder": False}
@@ -153,7 +160,9 @@ def test_training_one_block_changes_only_that_block(job):
     assert {SD15.blocks.block_of(key) for key in all_four} == set(TRAINED)
     only = job(method={"blocks": {"down": "zeros", "mid": 0, "up": "OUT04=0"}, "train_text_encoder": False}, save={"name": "one"})
     events.clear()
-    saved = tiny.tensors_of(train(only, listen=events.append).artefact)
+    result = train(only, listen=events.append)
+    saved = tiny.tensors_of(result.artefact)
+    assert (result.run_dir / "blocks.png").read_bytes().startswith(b"\x89PNG")
     assert {SD15.blocks.block_of(key) for key in saved} == {"OUT03"}
     assert all(saved[key].any() for key in saved)
     (planned,) = [event for event in events if isinstance(event, BlocksPlanned)]

@@ -3,7 +3,7 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, check, config, demo, dylora_split, grid, import_, loss, presets, tags, train
+from . import bench, blocks, check, config, demo, dylora_split, grid, import_, loss, presets, tags, train
 
 COMMANDS = {
     "train": train,
@@ -16,6 +16,7 @@ COMMANDS = {
     "loss": loss,
     "tags": tags,
     "dylora-split": dylora_split,
+    "blocks": blocks,
     "bench": bench,
 }
 

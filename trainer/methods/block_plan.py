@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..columns import columns
 from ..config import AdapterSection, BlockSection
 from ..errors import ConfigError
 from ..families import AdapterTarget, FamilySpec
@@ -41,8 +42,9 @@ class BlockRow:
 
 @dataclass(frozen=True)
 class BlockReport:
-    """The table of a training, and the blocks whose settings do nothing."""
+    """The blocks of a training, and those whose settings do nothing."""
 
+    table: BlockTable
     rows: tuple[BlockRow, ...]
     warnings: tuple[str, ...]
 
@@ -51,13 +53,11 @@ class BlockReport:
 
     def lines(self) -> list[str]:
         """A table for a person."""
-        cells = [("block", "modules", "multiplier", "learning rate", "rank", "alpha")]
+        cells: list[tuple[str, ...]] = [("block", "modules", "multiplier", "learning rate", "rank", "alpha")]
         for row in self.rows:
             values = (f"{row.multiplier:g}", f"{row.rate:.3g}", f"{row.rank}", f"{row.alpha:g}") if row.modules else ("-",) * 4
             cells.append((row.block, f"{row.modules}", *values))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return ["  ".join(cell.rjust(width) if n else cell.ljust(width) for n, (cell, width) in enumerate(zip(line, widths, strict=True)))
-                for line in cells]  # fmt: skip
+        return columns(cells)
 
 
 @dataclass(frozen=True)
@@ -90,27 +90,23 @@ class BlockPlan:
     def report(self, targets: Iterable[AdapterTarget], rates: Mapping[str, float]) -> BlockReport:
         """`rates` has the learning rate of each part. ConfigError where nothing of the image part would be trained."""
         assert self.table is not None
-        targets = list(targets)
-        counts: Counter[tuple[str, Place]] = Counter()
-        parts: dict[str, str] = {}
+        counts: Counter[tuple[str, str, Place | None]] = Counter()
         for target in targets:
-            place, block = self.place(target), self.table.block_of(target.key) or target.part
-            parts[block] = target.part
-            if place:
-                counts[block, place] += 1
-        if "unet" in parts.values() and not any(parts[block] == "unet" for block, _ in counts):
+            counts[self.table.block_of(target.key) or target.part, target.part, self.place(target)] += 1
+        image = [place for _, part, place in counts if part == "unet"]
+        if image and not any(image):
             raise ConfigError("method.blocks: every block is left out; raise a weight or rank, or set method.train_unet to false")
-        order = [*self.table.names, *(part for part in dict.fromkeys(parts.values()) if part in parts)]
+        present = [block for block, _, _ in counts]
         rows = []
-        for name in order:
-            found = [(place, number) for (block, place), number in counts.items() if block == name]
+        for name in dict.fromkeys((*self.table.names, *present)):
+            found = [(part, place, number) for (block, part, place), number in counts.items() if block == name and place]
             rows += [
-                BlockRow(name, number, place.multiplier, rates[parts[name]] * place.multiplier, place.rank, place.alpha)
-                for place, number in found
+                BlockRow(name, number, place.multiplier, rates[part] * place.multiplier, place.rank, place.alpha)
+                for part, place, number in found
             ]
-            if not found and (name in parts or name in self.named):
+            if not found and (name in present or name in self.named):
                 rows.append(BlockRow(name, 0, self.weights.get(name, 1.0), 0.0, 0, 0.0))
-        return BlockReport(tuple(rows), self._warnings(parts))
+        return BlockReport(self.table, tuple(rows), self._warnings(present))
 
     def _warnings(self, present: Iterable[str]) -> tuple[str, ...]:
         """What is set for nothing, or the slow way."""
