@@ -1,6 +1,7 @@
 """The nodes. One module per subject; their ids and the names of their inputs are an API."""
 
 from .base_model import BaseModel, DemoBase
+from .blocks import BlockWeightHook, BlockWeights, LoadLoraBlockWeight, SaveBlockWeightedLora
 from .configs import LoadConfiguration, SaveConfiguration
 from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
@@ -19,6 +20,7 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceMasks": LossMasks,
     "LoraFurnaceRegularization": RegularizationFolder,
     "LoraFurnaceLora": LoraSettings,
+    "LoraFurnaceBlockWeights": BlockWeights,
     "LoraFurnaceTraining": TrainingSettings,
     "LoraFurnaceLossNoise": LossNoise,
     "LoraFurnaceLoadPreset": LoadPreset,
@@ -28,6 +30,9 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceLossAnalysis": LossAnalysis,
     "LoraFurnaceStrengthTest": StrengthTest,
     "LoraFurnaceStrengthTestTrainer": StrengthTestTrainer,
+    "LoraFurnaceLoadLoraBlockWeight": LoadLoraBlockWeight,
+    "LoraFurnaceBlockWeightHook": BlockWeightHook,
+    "LoraFurnaceSaveBlockWeightedLora": SaveBlockWeightedLora,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -39,6 +44,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceMasks": "Loss Masks (LoRA Furnace)",
     "LoraFurnaceRegularization": "Regularisation Folder (LoRA Furnace)",
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
+    "LoraFurnaceBlockWeights": "Block Weights (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
     "LoraFurnaceLossNoise": "Loss & Noise (LoRA Furnace)",
     "LoraFurnaceLoadPreset": "Load Preset (LoRA Furnace)",
@@ -48,4 +54,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
     "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",
     "LoraFurnaceStrengthTestTrainer": "LoRA Strength Test, Trainer's Sampler (LoRA Furnace)",
+    "LoraFurnaceLoadLoraBlockWeight": "Load LoRA (Block Weight) (LoRA Furnace)",
+    "LoraFurnaceBlockWeightHook": "Block Weight LoRA Hook (LoRA Furnace)",
+    "LoraFurnaceSaveBlockWeightedLora": "Save Block-Weighted LoRA (LoRA Furnace)",
 }

@@ -76,7 +76,10 @@ class NodeDisplay:
             case CellDrawn(done=done, total=total, image=image):
                 self._progress("cells", done, total, image)
                 self._text(f"picture {done}/{total}", due=True)
-            case Status(text=text) | BlocksPlanned(text=text):
+            case Status(text=text):
+                self._text(text, due=True)
+            case BlocksPlanned(text=text):
+                log.info("LoRA Furnace:\n%s", text)  # the node shows it only until the next line
                 self._text(text, due=True)
             case Finished(status="stopped"):
                 self._text(f"{finished_text(event)}; queue the same again to go on", due=True)

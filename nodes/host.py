@@ -67,6 +67,11 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "lora_furnace"
 
 
+def preset_file() -> Path:
+    """The user's own block-weight presets; it need not exist."""
+    return Path(folder_paths.get_user_directory()) / "lora_furnace" / "block_presets.txt"
+
+
 def picture_roots() -> dict[str, Path]:
     """The registered folders whose sub-folders may be trained on."""
     roots = {"input": Path(folder_paths.get_input_directory())}
@@ -165,11 +170,25 @@ def load_lora(path: Path) -> Any:
     return comfy.utils.load_torch_file(str(path), safe_load=True)
 
 
-def apply_lora(model: Any, clip: Any, lora: Any, strength: float) -> tuple[Any, Any]:
-    """Model and CLIP with the LoRA at one strength, as the native Load LoRA does it."""
-    if strength == 0:
+def apply_lora(model: Any, clip: Any, lora: Any, strength: float, strength_clip: float | None = None) -> tuple[Any, Any]:
+    """Model and CLIP with the LoRA, as the native Load LoRA does it; `strength_clip` where it differs."""
+    strength_clip = strength if strength_clip is None else strength_clip
+    if strength == strength_clip == 0:
         return model, clip
-    return comfy.sd.load_lora_for_models(model, clip, lora, strength, strength)
+    return comfy.sd.load_lora_for_models(model, clip, lora, strength, strength_clip)
+
+
+def lora_hook(lora: Any, strength_model: float, strength_clip: float, start: float, stop: float) -> Any:
+    """ComfyUI's hook of a LoRA that acts from `start` to `stop`, parts of the sampling in [0, 1]."""
+    import comfy.hooks  # since the end of 2024
+
+    hooks = comfy.hooks.create_hook_lora(lora, strength_model, strength_clip)
+    frames = comfy.hooks.HookKeyframeGroup()
+    for place, strength in ({0.0: 0.0} | {start: 1.0} | ({stop: 0.0} if stop < 1 else {})).items():
+        # No step is guaranteed to a frame, or the first one would delay the second.
+        frames.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=place, guarantee_steps=0))
+    hooks.set_keyframes_on_hooks(hook_kf=frames)
+    return hooks
 
 
 def encode_text(clip: Any, text: str) -> Any:

@@ -14,6 +14,23 @@ class InterruptProcessingException(BaseException):
     pass
 
 
+class FakeFrames(list):
+    add = list.append
+
+
+@dataclass
+class FakeHooks:
+    """A hook of a LoRA, with the frames that were set on it."""
+
+    lora: dict[str, Any]
+    strength_model: float
+    strength_clip: float
+    frames: FakeFrames = field(default_factory=FakeFrames)
+
+    def set_keyframes_on_hooks(self, hook_kf: FakeFrames) -> None:
+        self.frames = hook_kf
+
+
 @dataclass
 class FakeComfy:
     """Folders below `base`, what was shown, and the Cancel button."""
@@ -32,10 +49,11 @@ class FakeComfy:
     def modules(self) -> dict[str, ModuleType]:
         modules = {
             "comfy": {},
+            "comfy.hooks": {"create_hook_lora": FakeHooks, "HookKeyframeGroup": FakeFrames, "HookKeyframe": SimpleNamespace},
             "comfy.model_management": self._management(),
             "comfy.sample": {},
             "comfy.samplers": {"KSampler": SimpleNamespace(SAMPLERS=["euler", "ddim"], SCHEDULERS=["normal", "karras"])},
-            "comfy.sd": {"__file__": str(self.base / "comfy" / "sd.py")},
+            "comfy.sd": {"__file__": str(self.base / "comfy" / "sd.py"), "load_lora_for_models": _loaded},
             "comfy.utils": {"ProgressBar": self._progress_bar(), "load_torch_file": _load},
             "folder_paths": self._folder_paths(),
             "nodes": {},
@@ -80,7 +98,7 @@ class FakeComfy:
 
     def _folder_paths(self) -> dict[str, Any]:
         folders = {kind: self.base / "models" / kind for kind in ("checkpoints", "loras", "vae")} | {"datasets": self.base / "datasets"}
-        others = {kind: self.base / kind for kind in ("input", "output", "temp")}
+        others = {kind: self.base / kind for kind in ("input", "output", "temp", "user")}
         for folder in (*folders.values(), *others.values()):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -103,3 +121,8 @@ def _load(path: str, safe_load: bool = False) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     return load_file(path)
+
+
+def _loaded(model: Any, clip: Any, lora: dict[str, Any], strength_model: float, strength_clip: float) -> tuple[Any, Any]:
+    """What the native loader was asked for, in place of patched models."""
+    return (model, lora, strength_model), (clip, lora, strength_clip)

@@ -18,6 +18,7 @@ NODES = (
     "Masks",
     "Regularization",
     "Lora",
+    "BlockWeights",
     "Training",
     "LossNoise",
     "TrainLora",
@@ -27,6 +28,9 @@ NODES = (
     "LoadConfiguration",
     "StrengthTest",
     "StrengthTestTrainer",
+    "LoadLoraBlockWeight",
+    "BlockWeightHook",
+    "SaveBlockWeightedLora",
 )
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes", "execution", "latent_preview"}
 CONNECTION_TYPES = {"LF_BASE", "LF_DATASET", "LF_METHOD", "LF_TRAINING", "LOSS_MAP", "MODEL", "CLIP", "VAE"}
