@@ -93,6 +93,23 @@ def test_ranks_and_alphas_by_block():
     assert plan.place(target("BASE")).rank == 16
 
 
+def test_ranks_of_convolutions_alone():
+    """Blocks that conv_ranks does not name have no such layers; with conv_rank they have that rank."""
+    plan = plan_blocks(section(ranks="0", conv_ranks="IN04=2"), SD15)
+    assert [block for block in SD15.blocks.blocks if plan.place(target(block, CONV3))] == ["IN04"]
+    assert plan.place(target("IN04")) is None
+    plan = plan_blocks(section(conv_ranks="IN04=2").model_copy(update={"conv_rank": 8}), SD15)
+    assert (plan.place(target("IN04", CONV3)).rank, plan.place(target("M00", CONV3)).rank) == (2, 8)
+
+
+def test_ranks_fit_the_unit_of_dylora():
+    dylora = section(ranks="M00=6", conv_ranks="IN04=3, M00=4").model_copy(update={"adapter": "dylora"})
+    assert METHODS["adapter"].check_family(dylora, SD15) == [
+        "method.blocks.ranks: M00 6: no multiple of method.dylora_unit, 4",
+        "method.blocks.conv_ranks: IN04 3: no multiple of method.dylora_unit, 4",
+    ]
+
+
 @pytest.mark.parametrize(("blocks", "message"), [
     ({"down": "1,1"}, "method.blocks.down: 2 values do not fit"),
     ({"down": "1,1", "up": "cosinus"}, "method.blocks.up: 'cosinus' is unknown"),
@@ -108,6 +125,7 @@ def test_ranks_and_alphas_by_block():
     ({"ranks": ",".join(["4"] * 12)}, "method.blocks.ranks: 12 values do not fit"),
     ({"alphas": "IN04=0"}, "method.blocks.alphas: 0 for IN04; loaders read alpha 0 as no scaling"),
     ({"alphas": "-1"}, "method.blocks.alphas: '-1'"),
+    ({"conv_alphas": "1"}, "method.blocks.conv_alphas: acts on 3x3 convolutions, which are trained only with"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(blocks, message):
     import re

@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from ..adapters import ADAPTERS
 from ..columns import columns
 from ..config import AdapterSection, BlockSection
 from ..errors import ConfigError
 from ..families import AdapterTarget, FamilySpec
 from ..families.block_vectors import part_values, plain_number, vector_values
 from ..families.blocks import BlockTable
-from .targets import rank_and_alpha
+from .targets import rank_and_alpha, trains_convolutions
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class BlockPlan:
         block = self.table.block_of(target.key) if self.table else None
         spatial = _is_spatial(target.module)
         default_rank, default_alpha = rank_and_alpha(self.section, spatial)
+        if spatial and self.section.conv_rank is None and "conv_ranks" in self.sizes:
+            default_rank = 0  # only the blocks that `conv_ranks` names have such layers
         if block is None:
             return Place(target.part, 1.0, default_rank, default_alpha)
         multiplier = self.weights.get(block, 1.0)
@@ -203,8 +206,8 @@ def _contradictions(
     section: AdapterSection, table: BlockTable, weights: Mapping[str, float], sizes: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
     """Settings that leave nothing, or a scale of 0."""
-    ranks = sizes.get("ranks", {})
-    kept = [block for block in table.blocks if weights.get(block, 1.0) and ranks.get(block, 1)]
+    ranks, conv_ranks = sizes.get("ranks", {}), sizes.get("conv_ranks", {})
+    kept = [block for block in table.blocks if weights.get(block, 1.0) and (ranks.get(block, 1) or conv_ranks.get(block))]
     problems = []
     if section.train_unet and not kept:
         threshold = section.blocks.zero_threshold
@@ -212,6 +215,13 @@ def _contradictions(
             f"no weight is above zero_threshold {threshold:g}" if weights and not any(map(weights.get, table.blocks)) else "every rank is 0"
         )
         problems.append(f"method.blocks: every block is left out: {why}; raise some, or set method.train_unet to false")
+    if "conv_alphas" in sizes and not trains_convolutions(section):
+        problems.append("method.blocks.conv_alphas: acts on 3x3 convolutions, which are trained only with method.conv_rank or conv_ranks")
+    unit = section.dylora_unit if hasattr(ADAPTERS.get(section.adapter), "dylora_unit") else 1
+    for setting in ("ranks", "conv_ranks"):
+        odd = [f"{block} {rank:g}" for block, rank in sizes.get(setting, {}).items() if rank % unit]
+        if odd:
+            problems.append(f"method.blocks.{setting}: {', '.join(odd)}: no multiple of method.dylora_unit, {unit}")
     silent = [block for block in kept if sizes.get("alphas", {}).get(block) == 0]
     if silent:
         problems.append(f"method.blocks.alphas: 0 for {', '.join(silent)}; loaders read alpha 0 as no scaling. To leave a block out, "
