@@ -105,8 +105,8 @@ def batch_loss(family: Family, model: Model, batch: Batch, objective: Objective 
     thresholds = None if objective.thresholds is None else objective.thresholds[timesteps].view(-1, 1, 1, 1)
     errors = objective.loss.of(predicted - target, _moved(thresholds, model.device))
     loss = mean_error(errors, _moved(batch.masks, model.device))
-    weights = _sample_weights(objective, batch, timesteps)
-    return loss if weights is None else loss * _moved(weights, model.device)
+    weights = _moved(_sample_weights(objective, batch, timesteps), model.device)
+    return loss if weights is None else loss * weights
 
 
 def predict(family: Family, model: Model, batch: Batch, timesteps: Tensor, section: NoiseSection) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,16 +22,20 @@ def _pseudo_huber(difference: Tensor, c: Tensor | None) -> Tensor:
 
     Written without the difference, which would lose the digits of small errors.
     """
+    square, threshold = difference.square(), _needed(c)
+    return square / ((square + threshold.square()).sqrt() + threshold)
+
+
+def _needed(c: Tensor | None) -> Tensor:
     assert c is not None, "this loss has a threshold"
-    square = difference.square()
-    return square / ((square + c.square()).sqrt() + c)
+    return c
 
 
 # The factors of the last two: huber is like the square near 0, smooth_l1 like twice the absolute value far from 0.
 LOSSES: dict[str, Loss] = {
     "l2": Loss(lambda d, _: d.square()),
     "l1": Loss(lambda d, _: d.abs()),
-    "huber": Loss(lambda d, c: 2 * c * _pseudo_huber(d, c), has_threshold=True),
+    "huber": Loss(lambda d, c: 2 * _needed(c) * _pseudo_huber(d, c), has_threshold=True),
     "smooth_l1": Loss(lambda d, c: 2 * _pseudo_huber(d, c), has_threshold=True),
 }
 

@@ -124,9 +124,9 @@ def _place(page: Image, pen: ImageDraw, picture: Image | None, box: tuple[int, i
     # A picture that is only smaller than its neighbours stays as it is; enlarging is for cells too small to see.
     scale = min(scale, max(1.0, SMALLEST_CELL / max(picture.size)))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    if size != picture.size:
-        picture = picture.resize(size, Images.Resampling.LANCZOS if scale < 1 else Images.Resampling.BICUBIC)
-    page.paste(picture.convert("RGB"), (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
+    method = Images.Resampling.LANCZOS if scale < 1 else Images.Resampling.BICUBIC
+    fitted = picture if size == picture.size else picture.resize(size, method)
+    page.paste(fitted.convert("RGB"), (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
 
 
 def _row_label_width(labels: Sequence[str], cell_width: int, size: int) -> int:

@@ -98,7 +98,8 @@ def analyse_losses(losses: Sequence[float], validation: Sequence[tuple[int, floa
     mean, variance = (float(finite.mean()), float(finite.var())) if len(finite) else (math.nan, math.nan)
     if len(finite) < len(series) or len(series) < LEAST_STEPS:
         verdict = "not finite" if len(finite) < len(series) else "too short"
-        return LossReport(verdict, len(series), mean, variance, *[math.nan] * 6, **facts)
+        unknown = math.nan
+        return LossReport(verdict, len(series), mean, variance, unknown, unknown, unknown, unknown, unknown, unknown, **facts)
     head, tail = _parts(series)
     numbers = (*_mean(head), *_mean(tail), *_slope(tail))
     return LossReport(_verdict(series), len(series), mean, variance, *numbers, **facts)

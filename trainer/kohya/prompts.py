@@ -61,4 +61,4 @@ def _from_line(line: str) -> tuple[str, list[tuple[str, Any]]]:
 def _from_json(item: Any) -> tuple[str, list[tuple[str, Any]]]:
     if isinstance(item, str):
         return _from_line(item)
-    return str(item.get("prompt", "")), [(_NAMES.get(name, name), value) for name, value in item.items() if name != "prompt"]
+    return str(item.get("prompt", "")), [(str(_NAMES.get(name, name)), value) for name, value in item.items() if name != "prompt"]
