@@ -236,7 +236,7 @@ def state():
     host = list(warnings.filters), list(logging.getLogger().handlers), dict(os.environ), list(sys.path), matplotlib.get_backend()
     return *kernels, *numbers, *host
 before = state()
-import trainer.run, trainer.check, trainer.cli, trainer.families, trainer.methods, trainer.evaluate.grid, trainer.evaluate.curves
+import trainer.run, trainer.check_report, trainer.cli, trainer.families, trainer.methods, trainer.evaluate.grid, trainer.evaluate.curves
 after = state()
 print([number for number, pair in enumerate(zip(before, after)) if pair[0] != pair[1]])
 """

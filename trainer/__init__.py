@@ -15,7 +15,7 @@ from .events import Listener, StopCheck, ignore, never
 from .result import TrainResult
 
 if TYPE_CHECKING:
-    from .check import CheckReport
+    from .check_report import CheckReport
     from .evaluate.strength import StrengthTest
 
 __version__ = "0.1.0"
@@ -44,7 +44,7 @@ def train(config: TrainConfig, *, listen: Listener = ignore, stop: StopCheck = n
 
 def check(config: TrainConfig) -> CheckReport:
     """Everything that can be known of a job without training it; the errors are those that `train` would raise."""
-    from .check import check as run_check
+    from .check_report import check as run_check
 
     return run_check(config)
 
