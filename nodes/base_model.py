@@ -25,7 +25,7 @@ class BaseModel:
     RETURN_NAMES = ("base",)
     OUTPUT_TOOLTIPS = ("The base model, for Train LoRA and the strength test.",)
     FUNCTION = "execute"
-    WIDGETS = Widgets(BaseSection, skip=("vae", "tokenizer"))
+    WIDGETS = Widgets(BaseSection, skip=("vae", "tokenizer", "loras"))
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

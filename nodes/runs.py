@@ -56,7 +56,8 @@ def _mark(config: TrainConfig) -> str:
     values = config.model_copy(update={"save": config.save.model_copy(update={"name": "-", "dir": "-", "run_dir": None})}).as_dict()
     values["dataset"]["cache"]["dir"] = None
     folders = [path for folder in config.dataset.folders for path in (folder.path, folder.masks)]
-    paths = [config.base.checkpoint, config.base.vae, config.validation.folder, *folders]
+    loras = [config.method.continue_from, *(lora.file for lora in config.base.loras)]
+    paths = [config.base.checkpoint, config.base.vae, config.validation.folder, *folders, *loras]
     files = fingerprint(Path(path) for path in paths if path)
     return hashlib.sha256((json.dumps(values, sort_keys=True) + files).encode()).hexdigest()
 

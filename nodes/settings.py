@@ -17,9 +17,12 @@ from ..trainer.config import (
     ValidateSection,
 )
 from ..trainer.config.section import Section
+from . import host
+from .fingerprint import fingerprint
 from .widgets import Widgets, optional_inputs
 
 Training = Mapping[str, Section]  # what travels along an LF_TRAINING link: sections of a TrainConfig, under their YAML names
+FRESH = "a fresh LoRA"
 
 
 class LoraSettings:
@@ -32,14 +35,24 @@ class LoraSettings:
     RETURN_NAMES = ("lora",)
     OUTPUT_TOOLTIPS = ("The LoRA settings, for Train LoRA.",)
     FUNCTION = "execute"
-    WIDGETS = Widgets(AdapterSection)
+    WIDGETS = Widgets(AdapterSection, skip=("continue_from",))
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {}, "optional": optional_inputs(cls.WIDGETS)}
+        help = AdapterSection.model_fields["continue_from"].description
+        options = {"default": FRESH, "tooltip": help, "advanced": True}
+        return {
+            "required": {},
+            "optional": optional_inputs(cls.WIDGETS) | {"continue_from": ([FRESH, *host.model_files("loras")], options)},
+        }
 
-    def execute(self, **values: Any) -> tuple[AdapterSection]:
-        return (self.WIDGETS.build(values),)
+    @classmethod
+    def IS_CHANGED(cls, continue_from: str = FRESH, **_: Any) -> str:
+        return fingerprint([] if continue_from == FRESH else [host.model_path("loras", continue_from)])
+
+    def execute(self, continue_from: str = FRESH, **values: Any) -> tuple[AdapterSection]:
+        start = None if continue_from == FRESH else str(host.model_path("loras", continue_from))
+        return (self.WIDGETS.build(values, continue_from=start),)
 
 
 class SettingsNode:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from types import GenericAlias, NoneType
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from ..trainer.config.arguments import FORM
 from ..trainer.config.section import Section
 from ..trainer.errors import ConfigError
 from .choices import choices
@@ -22,7 +22,6 @@ from .choices import choices
 Input = tuple[Any, dict[str, Any]]
 Size = tuple[int, int]
 _ANSWERS = {"auto": None, "on": True, "off": False}  # of a switch that can also be left open
-ARGUMENTS = "name=value, such as weight_decay=0.02 betas=0.9,0.95"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Widgets:
                 if width and height:
                     result[key] = (width, height)
             elif self.name(key) in given:
-                result[key] = _value(self.name(key), info, given[self.name(key)])
+                result[key] = _value(info, given[self.name(key)])
         return result
 
     def build(self, given: Mapping[str, Any], **more: Any) -> Any:
@@ -134,7 +133,7 @@ def _input(info: FieldInfo, options: dict[str, Any]) -> Input:
     if kind in (int, float):
         return _number(kind, info, options)
     if kind == dict[str, Any]:
-        options["tooltip"] += f" Written as {ARGUMENTS}."
+        options["tooltip"] += f" Written as {FORM}."
     elif kind is not str:  # a list of texts
         options |= {"multiline": True, "tooltip": f"{options['tooltip']} One a line."}
     default = "\n".join(info.default) if kind == tuple[str, ...] else info.default
@@ -173,7 +172,7 @@ def _size_inputs(names: tuple[str, str], info: FieldInfo, options: dict[str, Any
     }
 
 
-def _value(name: str, info: FieldInfo, value: Any) -> Any:
+def _value(info: FieldInfo, value: Any) -> Any:
     kind = _kind(info)
     if kind is bool and _is_optional(info):
         return _ANSWERS[value]
@@ -181,15 +180,4 @@ def _value(name: str, info: FieldInfo, value: Any) -> Any:
         return None
     if kind == tuple[str, ...]:
         return tuple(line.strip() for line in value.splitlines() if line.strip())
-    return _arguments(name, value) if kind == dict[str, Any] else value
-
-
-def _arguments(name: str, text: str) -> dict[str, Any]:
-    """{"weight_decay": 0.02, "betas": [0.9, 0.95]} from "weight_decay=0.02 betas=0.9,0.95"."""
-    result = {}
-    for item in text.split():
-        key, _, value = item.partition("=")
-        if not (key and value):
-            raise ConfigError(f"{name}: {item!r} is not written as {ARGUMENTS}")
-        result[key] = yaml.safe_load(f"[{value}]" if "," in value else value)
-    return result
+    return value

@@ -17,10 +17,10 @@ from .feed import reading_of
 from .files import free_bytes
 from .methods import METHODS
 from .methods.block_plan import BlockReport
-from .optim.schedules import check_schedule, warmup_steps
+from .optim.schedules import warmup_steps
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, resolve_device
-from .preflight import check_family, check_places, check_settings, run_dir_of
+from .preflight import check_family, check_length, check_places, check_settings, run_dir_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def check(config: TrainConfig) -> CheckReport:
     taken = existing_artefacts(config)
     warnings += [f"save.name: {taken[0]} exists already; train would refuse this name without --resume"] if taken else []
     plan = make_plan(config)
-    warnings += check_schedule(config.schedule, plan.total_steps)[1] + without_effect(plan)
+    warnings += check_length(config, plan.total_steps) + without_effect(plan)
     model = family.load(config.base, torch.device("meta"), DTYPES[config.train.precision])
     model.tokenizer = model.reader(reading_of(config.dataset.captions))
     warnings += [note.text for note in model.notes if isinstance(note, Warned)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from .config import TrainConfig
 from .errors import ModelFileError, ResumeMismatch, first_line
 from .files import replacing, write_bytes
 from .metadata import with_hashes
+from .methods import METHODS
 from .optim.schedules import warmup_steps
 
 STATE_FILE = "state.pt"
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 # Settings that may change between a stop and a resume without changing what has been trained so far.
 _FREE_TO_CHANGE = (
     "save",
@@ -31,12 +32,19 @@ _FREE_TO_CHANGE = (
     "base.tokenizer",
     "from_presets",
 )
+_BY_CONTENT = ("base.checkpoint", "base.vae", "base.loras", "dataset.folders")  # what they hold counts, not where it is
 
 
 def artefact_path(config: TrainConfig, *, epoch: int | None = None, step: int | None = None) -> Path:
     """`<name>-000001`, `<name>-step00000050`, or `<name>` for the final file, as kohya names them."""
     ending = f"-{epoch:06d}" if epoch is not None else f"-step{step:08d}" if step is not None else ""
     return Path(config.save.dir).expanduser().absolute() / f"{config.save.name}{ending}.safetensors"
+
+
+def outdated(config: TrainConfig, saved: Sequence[Path]) -> list[Path]:
+    """The numbered files of a run, of all that it saved in order, that save.keep_last gives up."""
+    numbered = [path for path in dict.fromkeys(saved) if path != artefact_path(config)]
+    return numbered[: -config.save.keep_last] if config.save.keep_last else []
 
 
 def existing_artefacts(config: TrainConfig) -> list[Path]:
@@ -69,6 +77,7 @@ class State:
     tensors: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
+    averaging: dict[str, Any] = field(default_factory=dict)
 
 
 def save_state(run_dir: Path, state: State, fingerprint: Mapping[str, Any]) -> Path:
@@ -103,7 +112,7 @@ def load_state(run_dir: Path, fingerprint: Mapping[str, Any]) -> State | None:
         raise ResumeMismatch(
             f"{path} belongs to another job; change these back, or choose another save.name:\n  " + "\n  ".join(differences)
         )
-    return State(value["step"], value["tensors"], value["optimizer"], value["scaler"])
+    return State(value["step"], value["tensors"], value["optimizer"], value["scaler"], value["averaging"])
 
 
 def fingerprint(config: TrainConfig, dataset_digest: str, model_identity: Mapping[str, str], length: int) -> dict[str, Any]:
@@ -113,11 +122,11 @@ def fingerprint(config: TrainConfig, dataset_digest: str, model_identity: Mappin
     """
     flat: dict[str, Any] = {}
     _flatten("", config.as_dict(), flat)
-    flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_TO_CHANGE)}
-    flat = {key: value for key, value in flat.items() if not key.startswith(("base.checkpoint", "base.vae", "dataset.folders"))}
+    flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_TO_CHANGE + _BY_CONTENT)}
     flat["validate.split"] = config.validation.split
     flat["dataset"] = dataset_digest
     flat["schedule.length"] = length if not config.schedule.kind.startswith("constant") else None
+    flat |= {f"method.{name}": value for name, value in METHODS[config.method.kind].mark(config.method, length).items()}
     flat["schedule.warmup_steps"] = warmup_steps(config.schedule, length)
     return flat | {f"base.{part}": digest for part, digest in model_identity.items()}
 

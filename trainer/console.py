@@ -14,6 +14,7 @@ from .events import (
     DatasetScanned,
     Event,
     Finished,
+    Removed,
     SampleReady,
     Saved,
     Status,
@@ -120,6 +121,8 @@ def step_text(event: StepDone, loss: float) -> str:
         parts.append(f"lr {min(rates):.1e} to {max(rates):.1e}")
     else:
         parts += [f"lr {name} {rate:.1e}" for name, rate in event.lr.items()]
+    if event.limited is not None:
+        parts.append(f"{event.limited} layers limited")
     if event.seconds_left is not None:
         parts.append(f"ETA {duration(event.seconds_left)}")
     return ", ".join(parts)
@@ -142,6 +145,8 @@ def event_text(event: Event) -> str:
             return f"validation at step {step}: loss {loss:.4f}"
         case Saved(step, _, kind, path):
             return f"saved {kind} at step {step}: {path}"
+        case Removed(_, path):
+            return f"removed {path}"
         case _:
             return str(event)
 

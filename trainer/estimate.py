@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: 
         *([model.vae] if config.sample.prompts or not caches_latents(config) else []),
     ]
     size = torch.finfo(model.dtype).bits // 8
-    state = OPTIMIZERS[config.optimizer.kind].state_bytes
+    state = OPTIMIZERS[config.optimizer.kind].state_bytes + (4 if config.train.ema is not None else 0)
     file_bytes = parameters * torch.finfo(DTYPES[config.save.dtype]).bits // 8
     return Estimate(
         parameters=parameters,

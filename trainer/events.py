@@ -55,6 +55,7 @@ class StepDone:
     lr: dict[str, float]
     seconds: float
     seconds_left: float | None = None
+    limited: int | None = None  # layers whose change was scaled down to method.max_norm
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,14 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """An older numbered file was deleted, as save.keep_last asks."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
 class CellDrawn:
     """`done` of `total` pictures of a grid are drawn; `image` is the newest, a PIL image."""
 
@@ -112,7 +121,20 @@ class Finished:
     steps: int
 
 
-Event = Status | DatasetScanned | BlocksPlanned | CacheProgress | StepDone | SampleReady | Validated | Saved | CellDrawn | Warned | Finished
+Event = (
+    Status
+    | DatasetScanned
+    | BlocksPlanned
+    | CacheProgress
+    | StepDone
+    | SampleReady
+    | Validated
+    | Saved
+    | Removed
+    | CellDrawn
+    | Warned
+    | Finished
+)
 Listener = Callable[[Event], None]
 StopCheck = Callable[[], bool]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .events import Event, SampleReady, Saved, StepDone, Validated
+from .events import Event, Removed, SampleReady, Saved, StepDone, Validated
 from .files import write_text
 
 LOG_FILE = "log.jsonl"
-_PERIODIC = {"Saved": "save", "SampleReady": "sample", "Validated": "validate"}
+_PERIODIC = {"Saved": "save", "Validated": "validate"}
 
 
 class RunLog:
@@ -63,12 +64,13 @@ class History:
     validation: list[tuple[int, float]]
     files: list[Path]
     samples: list[Path]
-    done: set[tuple[str, int]]  # periodic work, by name and step
+    done: set[tuple[str, int]]  # saving and validating, by name and step
+    drawn: Counter[int]  # how many samples, by step
 
 
 def history(path: Path) -> History:
     """The history that a log tells."""
-    result = History([], [], {}, [], [], [], set())
+    result = History([], [], {}, [], [], [], set(), Counter())
     for line in read_log(path):
         kind = line["event"]
         if kind == StepDone.__name__:
@@ -80,8 +82,11 @@ def history(path: Path) -> History:
             result.validation.append((line["step"], line["loss"]))
         elif kind == Saved.__name__ and line["kind"] != "state":
             result.files.append(Path(line["path"]))
+        elif kind == Removed.__name__:
+            result.files[:] = [path for path in result.files if path != Path(line["path"])]
         elif kind == SampleReady.__name__:
             result.samples.append(Path(line["path"]))
+            result.drawn[line["step"]] += 1
         if kind in _PERIODIC and line.get("kind") != "state":
             result.done.add((_PERIODIC[kind], line["step"]))
     return result

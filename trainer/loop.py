@@ -14,6 +14,7 @@ from .families import Family, Model
 from .feed import Batch, Feed
 from .methods import Method
 from .objective import Objective, batch_loss
+from .optim.averaging import Averaging
 from .optim.schedules import lr_multiplier
 from .plan import Plan
 from .precision import LossScaler, Readback
@@ -66,6 +67,7 @@ class Job:
     optimizer: torch.optim.Optimizer
     rates: list[float]  # full learning rate of each parameter group
     scaler: LossScaler
+    averaging: Averaging
     periodic: list[Periodic]
     listen: Listener
     stop: StopCheck
@@ -96,8 +98,9 @@ def _step(job: Job, batches: list[Batch]) -> bool:
     start = time.perf_counter()
     samples = sum(len(batch.files) for batch in batches)
     readings = []
+    job.method.before_step(job.step, job.plan.total_steps)
     for batch in batches:
-        job.method.before_forward(job.step)
+        job.method.before_forward(batch.seeds)
         loss = batch_loss(job.family, job.model, batch, job.objective).sum() / samples
         readings.append((Readback(loss), batch))
         job.scaler.backward(loss)
@@ -110,10 +113,12 @@ def _step(job: Job, batches: list[Batch]) -> bool:
         group["lr"] = rate * multiplier
     job.scaler.step(job.optimizer, job.plan.config.optimizer.max_grad_norm)
     job.optimizer.zero_grad(set_to_none=True)
+    limited = job.method.after_step()
+    job.averaging.after_step(job.step)
     job.step += 1
     seconds = time.perf_counter() - start
     job.clock.step(seconds)
-    job.listen(_report(job, loss, seconds))
+    job.listen(_report(job, loss, seconds, None if limited is None else int(limited)))
     return True
 
 
@@ -126,8 +131,9 @@ def _finite(loss: float, batch: Batch, step: int) -> float:
     )
 
 
-def _report(job: Job, loss: float, seconds: float) -> StepDone:
+def _report(job: Job, loss: float, seconds: float, limited: int | None) -> StepDone:
     left = {task.name: task.remaining(job.step, job.plan) for task in job.periodic}
     rates = {str(group.get("name", number)): float(group["lr"]) for number, group in enumerate(job.optimizer.param_groups)}
     total = job.plan.total_steps
-    return StepDone(job.step, total, job.plan.epoch_of(job.step), loss, rates, seconds, job.clock.seconds_left(total - job.step, left))
+    seconds_left = job.clock.seconds_left(total - job.step, left)
+    return StepDone(job.step, total, job.plan.epoch_of(job.step), loss, rates, seconds, seconds_left, limited)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoint import State, artefact_path, save_artefact, save_state
+from .checkpoint import State, artefact_path, outdated, save_artefact, save_state
 from .errors import OutputError
 from .evaluate.curves import draw_loss_curve
-from .events import Listener, SampleReady, Saved, StopCheck, Validated, Warned
+from .events import Listener, Removed, SampleReady, Saved, StopCheck, Validated, Warned
 from .families import Family, Model
 from .feed import Feed
 from .files import replacing
@@ -52,16 +53,23 @@ class Keeper:
         A run that is killed between the two resumes at this step and writes the artefact then.
         """
         config, step, epoch = self.plan.config, job.step, self.plan.epoch_of(job.step)
-        state = State(step, self.method.state(), job.optimizer.state_dict(), job.scaler.state())
+        state = State(step, self.method.state(), job.optimizer.state_dict(), job.scaler.state(), job.averaging.state())
         self.tell(Saved(step, epoch, "state", save_state(self.run_dir, state, self.mark)))
         path = self._artefact_path(step)
         metadata = build(self.plan, self.model, self.method.metadata(), self.started, time.time(), step)
-        save_artefact(path, self.method.artefact(DTYPES[config.save.dtype]), metadata)
+        with job.averaging.shown():
+            save_artefact(path, self.method.artefact(DTYPES[config.save.dtype]), metadata)
+            silent = self.method.silent()
         self.tell(Saved(step, epoch, self.method.artefact_kind, path))
-        silent = self.method.silent()
+        self._remove_outdated(step)
         if silent:
             self.tell(Warned(f"{path.name}: {len(silent)} layers have learned nothing, for example {silent[0]}"))
-        self._curve()
+        self.curve()
+
+    def done_before(self) -> set[tuple[str, int]]:
+        """The work between steps that an earlier session did, by name and step."""
+        past = self.history()
+        return past.done | {("sample", step) for step, count in past.drawn.items() if count >= len(self.requests)}
 
     def save_unsaved(self, job: Job, first: int) -> None:
         """Save where the loop ended, unless it did nothing since `first` or has just saved."""
@@ -74,9 +82,12 @@ class Keeper:
             self.tell(Validated(step, self.plan.epoch_of(step) if step else 0, loss))
 
     def sample(self, step: int) -> None:
-        """Draw every sample; a failure is a warning, never the end of the run."""
+        """Draw every sample that a killed session has not drawn; a failure is a warning, never the end of the run."""
+        drawn = set(self.history().samples)
         for number, request in enumerate(self.requests):
             path = self.run_dir / "samples" / f"step{step:08d}_{number:02d}.png"
+            if path in drawn:
+                continue
             try:
                 with torch.no_grad():
                     self.method.before_forward()
@@ -98,7 +109,18 @@ class Keeper:
             return artefact_path(config, epoch=plan.epoch_of(step))
         return artefact_path(config, step=step)
 
-    def _curve(self) -> None:
+    def _remove_outdated(self, step: int) -> None:
+        """The newest file is safely written; a file that cannot be removed is a warning."""
+        for path in outdated(self.plan.config, self.history().files):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                self.tell(Warned(f"{path} could not be removed: {error.strerror or error}"))
+            else:
+                self.tell(Removed(step, path))
+
+    def curve(self) -> None:
+        """Draw the loss over the steps so far."""
         past = self.history()
         if past.steps:
             title = self.plan.config.save.name
@@ -110,11 +132,22 @@ class Keeper:
 
 
 def periodic_work(keeper: Keeper, job: Job) -> list[Periodic]:
-    """What is done between steps, in order: saving comes first, so that a failing preview costs nothing."""
+    """What is done between steps, in order: saving comes first, so that a failing preview costs nothing.
+
+    Validation and samples look at the averaged weights, as the saved files hold them.
+    """
+
+    def averaged(work: Callable[[int], None]) -> Callable[[int], None]:
+        def run(step: int) -> None:
+            with job.averaging.shown():
+                work(step)
+
+        return run
+
     save, validate, sample = (getattr(keeper.plan.config, name) for name in ("save", "validation", "sample"))
     tasks = [Periodic("save", lambda _step: keeper.save(job), save.every_epochs, save.every_steps)]
     if keeper.plan.held_out:
-        tasks.append(Periodic("validate", keeper.validate, validate.every_epochs, validate.every_steps, at_start=True))
+        tasks.append(Periodic("validate", averaged(keeper.validate), validate.every_epochs, validate.every_steps, at_start=True))
     if keeper.requests:
-        tasks.append(Periodic("sample", keeper.sample, sample.every_epochs, sample.every_steps, sample.at_start))
+        tasks.append(Periodic("sample", averaged(keeper.sample), sample.every_epochs, sample.every_steps, sample.at_start))
     return tasks

@@ -10,22 +10,28 @@ from .data.buckets import check_buckets
 from .data.views import fresh_settings
 from .errors import ConfigError
 from .families import FamilySpec
+from .families.loading import check_loras
 from .files import require_writable
 from .methods import METHODS
 from .objective import check_objective
-from .optim.optimizers import check_optimizer
+from .optim import check_averaging, check_optimizer, optimizer_warnings
 from .optim.schedules import check_schedule
+from .precision import resolve_device
 from .sample import check_sampling
 
 
 def check_settings(config: TrainConfig) -> list[str]:
     """Warnings. ConfigError lists every setting that cannot work, all at once."""
     problems, warnings = check_schedule(config.schedule)
-    for found, into in zip(check_objective(config.loss, config.noise), (problems, warnings), strict=True):
-        into += found
-    problems += check_optimizer(config.optimizer)
-    for found, collected in zip(METHODS[config.method.kind].check(config.method), (problems, warnings), strict=True):
-        collected += found
+    parts = (
+        check_objective(config.loss, config.noise),
+        _check_optimizer(config),
+        METHODS[config.method.kind].check(config.method, config.optimizer),
+    )
+    for more_problems, more_warnings in parts:
+        problems += more_problems
+        warnings += more_warnings
+    problems += check_loras(config.base)
     problems += check_sampling(config.sample)
     problems += check_buckets(config.dataset)
     for number, folder in enumerate(config.dataset.folders):
@@ -57,6 +63,20 @@ def check_family(config: TrainConfig, spec: FamilySpec) -> None:
         problems.append(f"optimizer.text_encoder_2_lr: {spec.title} has one text encoder; leave it out and set text_encoder_lr")
     if problems:
         raise ConfigError(problems)
+
+
+def check_length(config: TrainConfig, total: int) -> list[str]:
+    """Warnings about settings that do nothing in a run of so many steps."""
+    return [*check_schedule(config.schedule, total)[1], *METHODS[config.method.kind].check(config.method, config.optimizer, total)[1]]
+
+
+def _check_optimizer(config: TrainConfig) -> tuple[list[str], list[str]]:
+    problems = check_optimizer(config.optimizer) + check_averaging(config.optimizer, config.train.ema)
+    try:
+        device = resolve_device(config.train.device).type
+    except ConfigError as error:
+        return problems + error.problems, []
+    return problems, [] if problems else optimizer_warnings(config.optimizer, config.schedule.kind, device)
 
 
 def check_places(config: TrainConfig, run_dir: Path, resume: bool) -> None:

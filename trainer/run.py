@@ -17,7 +17,7 @@ from .data.tags import count_tags, tag_list
 from .errors import NonFiniteLoss, OutputError, RunFolderBusy, Stopped
 from .evaluate.block_chart import draw_blocks
 from .events import BlocksPlanned, DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned
-from .families import FAMILIES, Family, Model, find_family
+from .families import FAMILIES, Family, Model, find_family, load_base
 from .feed import Feed, caches_text, fill_caches, reading_of
 from .files import clear_leftovers, replacing, write_text
 from .log import RunLog
@@ -25,13 +25,12 @@ from .loop import Job, run_loop
 from .methods import METHODS, Method
 from .methods.block_plan import BlockReport
 from .objective import Objective, make_objective
-from .optim.optimizers import build_optimizer
-from .optim.schedules import check_schedule
+from .optim import build_averaging, build_optimizer
 from .periodic import Keeper, periodic_work
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, LossScaler, release_memory, resolve_device
 from .prediction_check import prediction_warning
-from .preflight import cache_dir_of, check_family, check_places, check_settings, run_dir_of
+from .preflight import cache_dir_of, check_family, check_length, check_places, check_settings, run_dir_of
 from .result import TrainResult
 from .sample import Prompts, Request, requests
 
@@ -62,9 +61,9 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         clear_leftovers(run_dir, "")
         listen(Status(f"found {family.spec.title} in {config.base.checkpoint}"))
         plan = make_plan(config, stop)
-        warnings = list(dict.fromkeys([*warnings, *check_schedule(config.schedule, plan.total_steps)[1], *without_effect(plan)]))
+        warnings = list(dict.fromkeys([*warnings, *check_length(config, plan.total_steps), *without_effect(plan)]))
         listen(Status(f"loading the model on {device} in {config.train.precision}"))
-        model = family.load(config.base, device, DTYPES[config.train.precision])
+        model = load_base(family, config.base, device, DTYPES[config.train.precision])
         objective = make_objective(config.loss, config.noise, model.schedule)
         model.tokenizer = model.reader(reading_of(config.dataset.captions))
         mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps)
@@ -175,14 +174,16 @@ def _job(
 ) -> Job:
     """Method and optimizer, fresh or as they were saved."""
     config = plan.config
-    method.attach(family, model, config.train.seed)
+    for text in method.attach(family, model, config.train.seed):
+        tell(Warned(text))
     if config.train.gradient_checkpointing:
         family.enable_checkpointing(model)
     groups = method.groups()
     optimizer = build_optimizer(config.optimizer, [{"params": g.parameters, "name": g.name, "lr": g.lr} for g in groups])
     scaler = LossScaler(model.device, model.dtype)
     rates = [group.lr for group in groups]
-    job = Job(plan, family, model, method, feed, objective, optimizer, rates, scaler, [], tell, stop)
+    averaging = build_averaging(config.optimizer, config.train.ema, optimizer)
+    job = Job(plan, family, model, method, feed, objective, optimizer, rates, scaler, averaging, [], tell, stop)
     job.periodic = periodic_work(keeper, job)
     if state is None and (doubt := prediction_warning(family, model, method, feed.first())):
         tell(Warned(doubt))
@@ -192,7 +193,8 @@ def _job(
         optimizer.load_state_dict(state.optimizer)
         scaler.restore(state.scaler)
         job.step = state.step
-        job.done_before = keeper.history().done
+        averaging.restore(state.averaging)
+        job.done_before = keeper.done_before()
     return job
 
 
@@ -208,6 +210,8 @@ def _train(job: Job, keeper: Keeper) -> bool:
         raise
     if not finished:
         keeper.save_unsaved(job, first)
+    if job.plan.held_out and job.step > first:
+        keeper.curve()  # with the last validation, which comes after the last save
     return finished
 
 

@@ -55,7 +55,7 @@ def problems(values) -> list[str]:
         ("train.epoch", 3, "train.epoch: unknown key; did you mean 'epochs'?"),
         ("dataset.captions.shufle", True, "dataset.captions.shufle: unknown key; did you mean 'shuffle'?"),
         ("dataset.folders.0.repeat", 3, "dataset.folders.0.repeat: unknown key; did you mean 'repeats'?"),
-        ("base.zzz", 1, "base.zzz: unknown key; known: checkpoint, family, vae, clip_skip, tokenizer, prediction, zero_terminal_snr"),
+        ("schedule.zzz", 1, "schedule.zzz: unknown key; known: kind, warmup, cycles, power"),
         ("base.checkpoint", ..., "base.checkpoint: missing; A .safetensors or .ckpt file, or a diffusers folder"),
         ("dataset.folders", ..., "dataset.folders: missing; Folders of pictures"),
         (

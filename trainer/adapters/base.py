@@ -67,6 +67,8 @@ class Adapter(Protocol):
     """
 
     name: ClassVar[str]
+    up_names: ClassVar[tuple[str, ...]] = ()  # tensors to which LoRA+ gives a higher rate; empty where that has no meaning
+    drops_ranks: ClassVar[bool] = False  # whether `add` takes `ranks`
     layouts: ClassVar[tuple[frozenset[str], ...]]  # every set of tensor suffixes that a layer can have in a file
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
@@ -85,17 +87,29 @@ class Adapter(Protocol):
         """The rank that the scale alpha/rank divides by, or None where the scale is 1 whatever alpha is."""
         ...
 
-    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float) -> Tensor:
+    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, ranks: Tensor | None = None) -> Tensor:
         """`output` + scale · op(x, ΔW). An algorithm overrides it where that is cheaper without building ΔW.
 
+        `ranks` (B, rank) are factors of each sample's ranks; B divides the length of `x`.
         ΔW is as large as the layer's weight, so it is built again for the backward pass instead of being kept for it.
         """
+
+        assert ranks is None, f"{self.name} drops no ranks"
 
         def change(x: Tensor, *parts: Tensor) -> Tensor:
             return shape.apply(x, self.delta(shape, dict(zip(tensors, parts, strict=True))))
 
         added: Any = checkpoint(change, x, *tensors.values(), use_reentrant=False, preserve_rng_state=False)
         return torch.add(output, added, alpha=scale)
+
+    def norm(self, shape: LayerShape, tensors: Tensors) -> Tensor:
+        """The Frobenius norm of ΔW at scale 1."""
+        return torch.linalg.vector_norm(self.delta(shape, tensors))
+
+    def shrink(self, tensors: Tensors, factor: Tensor) -> None:
+        """Multiply ΔW by a factor between 0 and 1, in place, evenly in all tensors; 1 changes no bit."""
+        for tensor in tensors.values():
+            tensor.mul_(factor ** (1 / len(tensors)))
 
     def active(self, tensors: Tensors, draw: float) -> Tensors:  # noqa: ARG002
         """The tensors that take part in a training step; `draw` is the step's random number in [0, 1)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ..errors import ModelFileError
 from ..seeds import derive
 from . import dora
 from .base import Adapter, LayerShape, Tensors
+from .dropout import DropoutRates, Drops, draw_drops
 
 
 class AdapterLayer:
@@ -31,6 +32,7 @@ class AdapterLayer:
         self.tensors = {name: nn.Parameter(tensor.to(device, torch.float32)) for name, tensor in tensors.items()}
         self.live: dict[str, Tensor] = {}
         self.factor: Tensor | None = None  # DoRA's, made together with `live`
+        self.drops: Drops | None = None  # None outside of training
 
     @property
     def magnitude(self) -> Tensor | None:
@@ -42,6 +44,8 @@ class AdapterLayer:
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes the place of the layer's forward while the adapter is attached."""
+        if self.drops is not None and self.drops.whole:
+            return self._plain(x)
         if self.factor is not None and self.live:
             return self._forward_dora(x, self.factor)
         output = self._plain(x)
@@ -51,7 +55,9 @@ class AdapterLayer:
         return type(self.module).forward(self.module, x)
 
     def _add(self, x: Tensor, output: Tensor, scale: float) -> Tensor:
-        return self.adapter.add(self.shape, x, output, self.live, scale)
+        if self.drops is None:
+            return self.adapter.add(self.shape, x, output, self.live, scale)
+        return self.adapter.add(self.shape, self.drops.of(x), output, self.live, scale, self.drops.ranks)
 
     def _forward_dora(self, x: Tensor, factor: Tensor) -> Tensor:
         if dora.is_per_output(factor):
@@ -132,6 +138,28 @@ class AdapterSet:
         copies = iter(tensors if dtype == torch.float32 else _CastAll.apply(dtype, *tensors))
         for layer, own in zip(self.layers, parts, strict=True):
             layer.set_live({name: next(copies) for name in own}, draw)
+
+    def drop(self, rates: DropoutRates, seeds: Sequence[int] | None) -> None:
+        """Draw what the next forward pass drops for samples with these seeds; nothing where there are none or all rates are 0."""
+        drops: Iterable[Drops | None] = [None] * len(self.layers)
+        if seeds and rates != DropoutRates():
+            sizes = [(layer.key, layer.adapter.rank_of(layer.parts()) or 0) for layer in self.layers]
+            drops = draw_drops(rates, sizes, seeds, next(self.parameters()).device)
+        for layer, drop in zip(self.layers, drops, strict=True):
+            layer.drops = drop
+
+    @torch.no_grad()
+    def limit(self, max_norm: float) -> Tensor:
+        """Scale each ΔW that is longer than `max_norm` down to it; returns how many were, without waiting for the device."""
+        norms = torch.stack([layer.adapter.norm(layer.shape, layer.parts()) * layer.scale for layer in self.layers])
+        for layer, factor in zip(self.layers, (max_norm / norms).clamp(max=1).unbind(), strict=True):
+            layer.adapter.shrink(layer.parts(), factor)
+        return (norms > max_norm).sum()
+
+    def train(self, active: bool) -> None:
+        """Let the master tensors have gradients, or keep them as they are."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(active)
 
     def release(self) -> None:
         """Forget the copies: the model runs without adapters (strength 0) until the next `cast`."""

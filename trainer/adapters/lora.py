@@ -23,6 +23,8 @@ class Lora(Adapter):
     tucker: bool = False
 
     name = "lora"
+    up_names = (UP,)
+    drops_ranks = True
     layouts = (frozenset({DOWN, UP}), frozenset({DOWN, MID, UP}))
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
@@ -39,15 +41,26 @@ class Lora(Adapter):
             return tucker(tensors[MID], up.t(), down)
         return (up @ down).reshape(shape.weight)
 
-    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float) -> Tensor:
+    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, ranks: Tensor | None = None) -> Tensor:
         if shape.groups > 1:  # down would see the inputs of one group only, up all of them
-            return super().add(shape, x, output, tensors, scale)
+            return super().add(shape, x, output, tensors, scale, ranks)
         if shape.kernel is None:
             inner = F.linear(x, tensors[DOWN])
+            if ranks is not None:
+                inner = inner * _spread(ranks, inner, -1)
             flat = torch.addmm(output.flatten(0, -2), inner.flatten(0, -2), tensors[UP].t(), alpha=scale)
             return flat.view(output.shape)
         inner = shape.apply(F.conv2d(x, tensors[DOWN]), tensors[MID]) if MID in tensors else shape.apply(x, tensors[DOWN])
+        if ranks is not None:
+            inner = inner * _spread(ranks, inner, 1)
         return torch.add(output, F.conv2d(inner, tensors[UP]), alpha=scale)
+
+    def norm(self, shape: LayerShape, tensors: Tensors) -> Tensor:
+        """‖up · down‖² is the trace of (upᵀ up)(down downᵀ), two small matrices."""
+        if MID in tensors:
+            return super().norm(shape, tensors)
+        up, down = tensors[UP].flatten(1), tensors[DOWN].flatten(1)
+        return ((up.t() @ up) * (down @ down.t())).sum().clamp(min=0).sqrt()
 
     def rank_of(self, tensors: Tensors) -> int:
         return tensors[DOWN].shape[0]
@@ -57,3 +70,14 @@ def _shapes(shape: LayerShape, rank: int, mid: bool) -> dict[str, tuple[int, ...
     point, kernel = (1,) * (len(shape.weight) - 2), shape.weight[2:]
     down = {DOWN: (rank, shape.inputs, *(point if mid else kernel))}
     return down | ({MID: (rank, rank, *kernel)} if mid else {}) | {UP: (shape.outputs, rank, *point)}
+
+
+def _spread(ranks: Tensor, inner: Tensor, dim: int) -> Tensor:
+    """Factors (B, rank) in a shape that multiplies activations whose ranks, or the first of them, are in `dim`.
+
+    A text encoder reads a long caption in several parts; then a sample has several rows.
+    """
+    rows = ranks[:, : inner.shape[dim]].repeat_interleave(len(inner) // len(ranks), dim=0).to(inner.dtype)
+    shape = [len(inner)] + [1] * (inner.dim() - 1)
+    shape[dim] = inner.shape[dim]
+    return rows.view(shape)

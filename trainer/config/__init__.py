@@ -1,6 +1,6 @@
 """The description of a job: frozen sections, read from YAML, JSON, keywords or ComfyUI widgets."""
 
-from .base import BaseSection
+from .base import BaseSection, LoraFile
 from .blocks import BlockSection
 from .dataset import AugmentSection, BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
 from .io import from_dict, load, to_json, to_yaml
@@ -22,6 +22,7 @@ __all__ = [
     "CaptionSection",
     "DatasetSection",
     "FolderSection",
+    "LoraFile",
     "LossSection",
     "NoiseSection",
     "OptimizerSection",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .section import Int, Section, option
+from .section import Float, Int, Section, option
+
+
+class LoraFile(Section):
+    """A LoRA that becomes part of the model."""
+
+    file: str = option(..., "A LoRA file.")
+    strength: Float = option(1.0, "How strongly it counts.", ge=-100, le=100, step=0.05)
 
 
 class BaseSection(Section):
@@ -26,3 +33,4 @@ class BaseSection(Section):
         "default as the file says.",
         advanced=True,
     )
+    loras: tuple[LoraFile, ...] = option((), "LoRA files merged into the model before training, each with `file` and `strength`.")

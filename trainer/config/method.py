@@ -48,6 +48,16 @@ class AdapterSection(Section):
         (), "Train only layers whose saved key has one of these parts, or fits one with * and ?; such as attn2.", advanced=True
     )
     exclude: Patterns = option((), "Leave out layers by the same rule; it counts more than `include`.", advanced=True)
+    dropout: Float = option(0.0, "Share of the adapter's inputs that is dropped at each use.", ge=0, le=0.99, step=0.05, advanced=True)
+    rank_dropout: Float = option(0.0, "Share of the ranks that is dropped for each picture.", ge=0, le=0.99, step=0.05, advanced=True)
+    module_dropout: Float = option(0.0, "Share of the layers that is left out of each batch.", ge=0, le=0.99, step=0.05, advanced=True)
+    max_norm: Float | None = option(
+        None, "Longest change of a layer (Frobenius norm): after each step longer ones are scaled down to it.", gt=0, le=1000, advanced=True
+    )
+    continue_from: str | None = option(None, "A LoRA file to start from; its ranks and alphas are kept.", advanced=True)
+    stop_text_encoder: Float | None = option(
+        None, "The text encoder learns no more after: below 1 a part of all steps, from 1 on a number of steps.", gt=0, advanced=True
+    )
 
 
 Method = AdapterSection  # a union discriminated by `kind` once there is a second method

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator
+
+from .arguments import parse_arguments
 from .section import Float, Int, Section, option
+
+Arguments = Annotated[dict[str, Any], BeforeValidator(parse_arguments)]
 
 
 class OptimizerSection(Section):
@@ -15,9 +20,12 @@ class OptimizerSection(Section):
     unet_lr: Float | None = option(None, "Learning rate of the image part; default `lr`.", ge=0, le=10, step=1e-6)
     text_encoder_lr: Float | None = option(None, "Learning rate of the text encoder; default `lr`.", ge=0, le=10, step=1e-6)
     max_grad_norm: Float = option(1.0, "Gradients are scaled down to this length; 0 switches clipping off.", ge=0, le=1e6, advanced=True)
-    args: dict[str, Any] = option({}, "Further arguments of the optimizer, such as weight_decay: 0.02.", advanced=True)
+    args: Arguments = option({}, "Further arguments of the optimizer, such as weight_decay: 0.02.", advanced=True)
     text_encoder_2_lr: Float | None = option(
         None, "Learning rate of the second text encoder of SDXL; default that of the first.", ge=0, le=10, step=1e-6, advanced=True
+    )
+    lora_plus: Float | None = option(
+        None, "LoRA+: the up matrices learn so many times faster; 16 is usual.", gt=0, le=1000, step=0.5, advanced=True
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from .section import Int, Section, option
+from .section import Float, Int, Section, option
 
 
 class TrainSection(Section):
@@ -20,6 +20,14 @@ class TrainSection(Section):
     gradient_accumulation: Int = option(1, "Batches per optimizer step.", ge=1, le=1024, advanced=True)
     gradient_checkpointing: bool = option(False, "Saves memory, costs about a third of the speed.", advanced=True)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps, xpu …", advanced=True)
+    ema: Float | None = option(
+        None,
+        "Saves and draws a running average of the trained weights, with this decay; 0.999 is usual.",
+        ge=0,
+        le=0.999999,
+        step=0.0001,
+        advanced=True,
+    )
 
 
 class SaveSection(Section):
@@ -35,6 +43,7 @@ class SaveSection(Section):
     tag_list: Literal["none", "alphabetical", "frequency"] = option(
         "none", "Write every tag of the captions to <name>-tags.txt in the run's folder, by name or with counts.", advanced=True
     )
+    keep_last: Int | None = option(None, "Keep only so many of the newest numbered files.", ge=1, advanced=True)
 
     @field_validator("name")
     @classmethod

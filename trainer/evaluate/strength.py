@@ -69,11 +69,12 @@ def strength_test(
 
     The base model is loaded once; strength 0, which is the same for all files, is drawn once per prompt.
     """
-    from ..families import FAMILIES, find_family
+    from ..families import FAMILIES, find_family, load_base
+    from ..families.loading import check_loras
     from ..precision import DTYPES, release_memory, resolve_device
     from ..sample import Prompts, check_sampling, requests
 
-    problems = check_sampling(sample)
+    problems = check_sampling(sample) + check_loras(base)
     problems += [] if sample.prompts else ["sample.prompts: a strength test needs at least one prompt"]
     problems += [] if files else ["files: a strength test needs at least one LoRA file"]
     problems += [] if strengths else ["strengths: give at least one number"]
@@ -82,7 +83,9 @@ def strength_test(
     target = resolve_device(device)
     family = find_family(base.checkpoint, base.family, FAMILIES)
     listen(Status(f"loading {family.spec.title} on {target}"))
-    model = family.load(base, target, DTYPES[precision])
+    model = load_base(family, base, target, DTYPES[precision])
+    for note in model.notes:
+        listen(note)
     wanted = requests(sample, resolution)
     try:
         with closing(_Canvas(family, model, Prompts(family, model), stop)) as canvas:

@@ -2,9 +2,22 @@
 
 from .base import PROMPT, AdapterTarget, Conditioning, Family, FamilySpec, Model, Reading, join
 from .detect import find_family
+from .loading import load_base
 from .sd import StableDiffusion
 from .sd_specs import SD2, SD15, SDXL
 
 FAMILIES: dict[str, Family] = {family.spec.name: family for family in map(StableDiffusion, (SD15, SD2, SDXL))}
 
-__all__ = ["FAMILIES", "PROMPT", "AdapterTarget", "Conditioning", "Family", "FamilySpec", "Model", "Reading", "find_family", "join"]
+__all__ = [
+    "FAMILIES",
+    "PROMPT",
+    "AdapterTarget",
+    "Conditioning",
+    "Family",
+    "FamilySpec",
+    "Model",
+    "Reading",
+    "find_family",
+    "join",
+    "load_base",
+]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..adapters.dropout import DropoutRates
 from ..adapters.inject import AdapterSet, fresh_layers
 from ..config import AdapterSection, OptimizerSection
+from ..data.cache import file_digest
 from ..errors import ConfigError
 from ..families import Family, FamilySpec, Model
 from ..seeds import derive
@@ -18,6 +21,8 @@ from .base import ParameterGroup
 from .block_plan import BlockReport, Place, plan_blocks
 from .kinds import algorithm, check_options
 from .network import network_facts
+from .regularisation import check_text_stop, check_training, text_stop
+from .start import common_size, read_start
 from .targets import choose_targets
 
 
@@ -34,14 +39,24 @@ class AdapterMethod:
         self._unused: set[str] = set()  # saved names of layers that can learn nothing
         self._dtype = torch.float32
         self._seed = 0
+        self._draw = 0.0  # the random number of the current step
 
     @staticmethod
-    def check(section: AdapterSection) -> tuple[list[str], list[str]]:
-        """Problems and warnings, one sentence each."""
+    def check(section: AdapterSection, optimizer: OptimizerSection, total: int | None = None) -> tuple[list[str], list[str]]:
         problems, warnings = check_options(section)
-        if not (section.train_unet or section.train_text_encoder):
-            problems.append("method: train_unet and train_text_encoder are both off, so nothing would be trained; switch one on")
+        for more_problems, more_warnings in (check_training(section, optimizer), check_text_stop(section, total)):
+            problems += more_problems
+            warnings += more_warnings
         return problems, warnings
+
+    @staticmethod
+    def mark(section: AdapterSection, total: int) -> dict[str, Any]:
+        """The file to continue from by its content, the end of the text encoder's training as a step."""
+        file = section.continue_from
+        return {
+            "continue_from": file_digest(Path(file).expanduser()) if file else None,
+            "stop_text_encoder": text_stop(section, total),
+        }
 
     @staticmethod
     def check_family(section: AdapterSection, spec: FamilySpec) -> list[str]:
@@ -56,18 +71,25 @@ class AdapterMethod:
         targets = choose_targets(self.section, family.adapter_targets(model))
         return plan.report(targets, self._rates()) if plan.table else None
 
-    def attach(self, family: Family, model: Model, seed: int) -> None:
+    def attach(self, family: Family, model: Model, seed: int) -> list[str]:
         self._dtype, self._seed = model.dtype, seed
         plan, adapter = plan_blocks(self.section, family.spec), algorithm(self.section)
-        for target in choose_targets(self.section, family.adapter_targets(model)):
-            if place := plan.place(target):
-                layers = fresh_layers(adapter, [(target.key, target.module)], place.rank, place.alpha, seed, self.section.dora)
-                self._sets.setdefault(target.part, AdapterSet([])).layers += layers
-                self._places[target.key] = place
-                if not target.used:
-                    self._unused.add(target.key)
+        placed = [
+            (target, place) for target in choose_targets(self.section, family.adapter_targets(model)) if (place := plan.place(target))
+        ]
+        start = read_start(self.section, adapter, placed)
+        for target, place in placed:
+            found = start.layers.get(target.key)
+            layers = (
+                [found] if found else fresh_layers(adapter, [(target.key, target.module)], place.rank, place.alpha, seed, self.section.dora)
+            )
+            self._sets.setdefault(target.part, AdapterSet([])).layers += layers
+            self._places[target.key] = place
+            if not target.used:
+                self._unused.add(target.key)
         for adapters in self._sets.values():
             adapters.attach()
+        return start.warnings
 
     def _rates(self) -> dict[str, float]:
         """The learning rate of each part; the second text encoder has that of the first, and all have `lr`, unless set."""
@@ -84,18 +106,38 @@ class AdapterMethod:
             adapters.detach()
 
     def groups(self) -> list[ParameterGroup]:
+        """One for each place; with LoRA+ (Hayou et al. 2024, arXiv 2402.12354) a second one for its up matrices."""
         groups: dict[str, ParameterGroup] = {}
+        ratio = self.optimizer.lora_plus
         for part, adapters in self._sets.items():
             for layer in adapters.layers:
                 place = self._places[layer.key]
-                group = groups.setdefault(place.group, ParameterGroup(place.group, [], self._rates()[part] * place.multiplier))
-                group.parameters.extend(layer.tensors.values())
+                rate = self._rates()[part] * place.multiplier
+                for name, tensor in layer.tensors.items():
+                    raised = ratio is not None and name in layer.adapter.up_names
+                    own = f"{place.group}_up" if raised else place.group
+                    group = groups.setdefault(own, ParameterGroup(own, [], rate * ratio if raised and ratio else rate))
+                    group.parameters.append(tensor)
         return list(groups.values())
 
-    def before_forward(self, step: int | None = None) -> None:
-        draw = None if step is None else (derive(self._seed, "ranks", step) >> 10) / 2**53
+    def before_step(self, step: int, total: int) -> None:
+        self._draw = (derive(self._seed, "ranks", step) >> 10) / 2**53
+        stop = text_stop(self.section, total)
+        if stop is not None:
+            for part, adapters in self._sets.items():
+                adapters.train(part == "unet" or step < stop)
+
+    def before_forward(self, seeds: Sequence[int] | None = None) -> None:
+        rates = DropoutRates(self.section.dropout, self.section.rank_dropout, self.section.module_dropout)
         for adapters in self._sets.values():
-            adapters.cast(self._dtype, draw)
+            adapters.drop(rates, seeds)
+            adapters.cast(self._dtype, None if seeds is None else self._draw)
+
+    def after_step(self) -> Tensor | None:
+        if self.section.max_norm is None:
+            return None
+        trained = [adapters for adapters in self._sets.values() if next(adapters.parameters()).requires_grad]
+        return torch.stack([adapters.limit(self.section.max_norm) for adapters in trained]).sum()
 
     @contextmanager
     def without(self) -> Iterator[None]:
@@ -116,7 +158,11 @@ class AdapterMethod:
         return {name: tensor for adapters in self._sets.values() for name, tensor in adapters.saved(dtype).items()}
 
     def metadata(self) -> dict[str, Any]:
-        return network_facts(self.section) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
+        facts = network_facts(self.section) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
+        if self.section.continue_from:
+            layers = [layer for adapters in self._sets.values() for layer in adapters.layers]
+            facts |= common_size(layers)
+        return facts
 
     def silent(self) -> list[str]:
         return [key for adapters in self._sets.values() for key in adapters.silent() if key not in self._unused]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..config import OptimizerSection
 from ..families import Family, FamilySpec, Model
 from .block_plan import BlockReport
 
@@ -29,12 +31,22 @@ class Method(Protocol):
     artefact_kind: str  # "lora", the `kind` of its `Saved` events
 
     @staticmethod
+    def check(section: Any, optimizer: OptimizerSection, total: int | None = None) -> tuple[list[str], list[str]]:
+        """Problems and warnings, one sentence each; the number of steps, `total`, is known once the pictures are."""
+        ...
+
+    @staticmethod
+    def mark(section: Any, total: int) -> dict[str, Any]:
+        """Settings that say more than their value, for the job's fingerprint."""
+        ...
+
+    @staticmethod
     def check_family(section: Any, spec: FamilySpec) -> list[str]:
         """What of the method's settings does not fit a family, one sentence each."""
         ...
 
-    def attach(self, family: Family, model: Model, seed: int) -> None:
-        """Join the model; only the method's own parameters may require gradients."""
+    def attach(self, family: Family, model: Model, seed: int) -> list[str]:
+        """Join the model; only the method's own parameters may require gradients. Returns warnings."""
         ...
 
     def detach(self) -> None:
@@ -47,11 +59,19 @@ class Method(Protocol):
 
     def groups(self) -> list[ParameterGroup]: ...
 
-    def before_forward(self, step: int | None = None) -> None:
-        """Called before each micro-batch with the number of steps done, and before each drawing or validation without it.
+    def before_step(self, step: int, total: int) -> None:
+        """Called before each optimizer step, when `step` of `total` are done.
 
-        What is drawn by chance for a step is a function of the seed and the step, so that a resumed run draws the same.
+        What is drawn by chance is a function of the seed and the step, so that a resumed run draws the same.
         """
+        ...
+
+    def before_forward(self, seeds: Sequence[int] | None = None) -> None:
+        """Called before each micro-batch with its samples' seeds, and before each drawing or validation without them."""
+        ...
+
+    def after_step(self) -> Tensor | None:
+        """Called after each optimizer step; returns how many layers were limited in their norm, where that is on."""
         ...
 
     def without(self) -> AbstractContextManager[None]:

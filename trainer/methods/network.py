@@ -28,7 +28,12 @@ def network_facts(section: AdapterSection) -> dict[str, Any]:
         arguments = {"algo": section.adapter, **arguments, **_own_options(section)}
     if section.dora:
         arguments |= {"dora_wd": True, "wd_on_output": False}
-    facts: dict[str, Any] = {"network_module": "networks.lora" if plain else "lycoris.kohya"}
+    arguments |= {name: rate for name in ("rank_dropout", "module_dropout") if (rate := getattr(section, name))}
+    facts: dict[str, Any] = {
+        "network_module": "networks.lora" if plain else "lycoris.kohya",
+        **({"network_dropout": section.dropout} if section.dropout else {}),
+        **({"scale_weight_norms": section.max_norm} if section.max_norm is not None else {}),
+    }
     return facts | ({"network_args": {name: str(value) for name, value in arguments.items()}} if arguments else {})
 
 

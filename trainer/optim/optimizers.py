@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimizerRow:
-    """Where a class is found, what to install for it, its memory, and where our defaults differ from its own."""
+    """Where a class is found, what to install for it, its memory, where our defaults differ from its own, and what it is like."""
 
     path: str
     package: str
     state_bytes: int  # per trained number
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    averages: bool = False  # it has `train()` and `eval()`, between which the weights are exchanged for their average
+    finds_rate: bool = False  # `lr` only multiplies the rate that it finds, and is one for all parameters
+    paged: bool = False  # its state can move from GPU memory to the host's
 
     def load(self) -> Callable[..., torch.optim.Optimizer]:
         """The class. ImportError where the package is missing."""
@@ -31,13 +34,25 @@ class OptimizerRow:
         return getattr(importlib.import_module(module), name)
 
 
+_BITSANDBYTES = "bitsandbytes>=0.50"
+
 # Defaults are the packages' own (AdamW weight_decay 0.01, SGD without momentum, Lion weight_decay 0), so that their
-# documentation is ours too; `optimizer.args` changes them.
+# documentation is ours too; `optimizer.args` changes them. Two differ: bitsandbytes has no SGD without momentum, and
+# Adafactor follows `optimizer.lr`. It is transformers', for torch's always scales the rate by the size of the weights,
+# with which the up matrices, zero at the start, would hardly ever move.
 OPTIMIZERS: dict[str, OptimizerRow] = {
     "adamw": OptimizerRow("torch.optim.AdamW", "torch", 8),
-    "adamw8bit": OptimizerRow("bitsandbytes.optim.AdamW8bit", "bitsandbytes>=0.50", 2),
+    "adamw8bit": OptimizerRow("bitsandbytes.optim.AdamW8bit", _BITSANDBYTES, 2),
+    "paged_adamw8bit": OptimizerRow("bitsandbytes.optim.PagedAdamW8bit", _BITSANDBYTES, 2, paged=True),
     "lion": OptimizerRow("lion_pytorch.Lion", "lion-pytorch", 4),
+    "lion8bit": OptimizerRow("bitsandbytes.optim.Lion8bit", _BITSANDBYTES, 1),
     "sgd": OptimizerRow("torch.optim.SGD", "torch", 4),
+    "sgd8bit": OptimizerRow("bitsandbytes.optim.SGD8bit", _BITSANDBYTES, 1, {"momentum": 0.9}),
+    "adafactor": OptimizerRow(
+        "transformers.optimization.Adafactor", "transformers>=4.50", 1, {"relative_step": False, "scale_parameter": False}
+    ),
+    "prodigy": OptimizerRow("prodigyopt.Prodigy", "prodigyopt>=1.0", 16, finds_rate=True),
+    "adamw_schedulefree": OptimizerRow("schedulefree.AdamWScheduleFree", "schedulefree>=1.3", 8, averages=True),
 }
 
 # Set elsewhere: by the parameter groups and by `optimizer.lr`.
@@ -55,7 +70,30 @@ def check_optimizer(section: OptimizerSection) -> list[str]:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
         return [f'optimizer.kind: {section.kind} needs a package that {reason}; run: pip install "{row.package}"']
     arguments, problems = _arguments(kind, row, section)
+    rates = {rate for rate in _rates(section) if rate}
+    if row.finds_rate and len(rates) > 1:
+        listed = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        problems.append(f"optimizer: {section.kind} finds one rate for all parts, but the rates are {listed}; leave all but lr unset")
     return problems or _trial(kind, section, arguments)
+
+
+def optimizer_warnings(section: OptimizerSection, schedule: str, device: str) -> list[str]:
+    """What a good section will do otherwise than expected with a schedule (its kind) on a type of device."""
+    row, warnings = OPTIMIZERS[section.kind], []
+    if row.finds_rate and not 0.1 < section.lr < 10:
+        warnings.append(f"optimizer.lr: {section.kind} finds the rate itself, and {section.lr:g} only multiplies it; set it to 1")
+    if row.averages and not schedule.startswith("constant"):
+        warnings.append(f"schedule.kind: {section.kind} needs no schedule, and {schedule} holds it back; use constant")
+    if row.paged and device == "cpu":
+        warnings.append(f"optimizer.kind: {section.kind} moves memory of a GPU; on the CPU it does nothing beyond the one without paged_")
+    return warnings
+
+
+def _rates(section: OptimizerSection) -> Iterator[float]:
+    """The rate of every parameter group that the section can lead to."""
+    parts = [getattr(section, name) for name in OptimizerSection.model_fields if name.endswith("_lr")]
+    for rate in (section.lr if part is None else part for part in parts):
+        yield from (rate, rate * (section.lora_plus or 1))
 
 
 def build_optimizer(section: OptimizerSection, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -85,11 +123,8 @@ def build_optimizer(section: OptimizerSection, groups: list[dict[str, Any]]) -> 
 
 def _arguments(kind: Callable[..., Any], row: OptimizerRow, section: OptimizerSection) -> tuple[dict[str, Any], list[str]]:
     """Keyword arguments for the constructor, converted to the types it expects, and what is wrong with them."""
-    signature = {
-        name: parameter.default
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
+    parameters = inspect.signature(kind).parameters.values()
+    signature = {parameter.name: parameter for parameter in parameters if parameter.default is not inspect.Parameter.empty}
     usable = [name for name in signature if name not in RESERVED]
     arguments, problems = dict(row.defaults), []
     for name, value in section.args.items():
@@ -106,8 +141,9 @@ def _arguments(kind: Callable[..., Any], row: OptimizerRow, section: OptimizerSe
     return arguments, problems
 
 
-def _converted(value: Any, default: Any) -> Any:
+def _converted(value: Any, parameter: inspect.Parameter) -> Any:
     """`value` in the type of the argument's default; the ValueError names the expected type."""
+    default = parameter.default
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise ValueError("true or false")
@@ -118,8 +154,10 @@ def _converted(value: Any, default: Any) -> Any:
         if not isinstance(value, (list, tuple)) or len(value) != len(default):
             raise ValueError(f"a list of {len(default)} numbers such as {list(default)}")
         return tuple(_number(item, 0.0) for item in value)
-    if default is None and not (value is None or isinstance(value, bool)):
-        raise ValueError("true, false or null")
+    if default is None and value is not None and not isinstance(value, bool):
+        if "bool" in str(parameter.annotation):
+            raise ValueError("true, false or null")
+        return _number(value, 0.9)
     return value
 
 

@@ -29,8 +29,12 @@ def warmup_steps(section: ScheduleSection, total: int) -> int:
     """Steps of warm-up: `warmup` is a part of `total` below 1 and a number of steps from 1 on. `constant` has none."""
     if section.kind in WITHOUT_WARMUP:
         return 0
-    steps = section.warmup * total if section.warmup < 1 else section.warmup
-    return min(int(steps + 0.5), total)
+    return part_or_steps(section.warmup, total)
+
+
+def part_or_steps(value: float, total: int) -> int:
+    """A number of steps, at most `total`, from a setting that is a part of them below 1 and a number of steps from 1 on."""
+    return min(int((value * total if value < 1 else value) + 0.5), total)
 
 
 def check_schedule(section: ScheduleSection, total: int | None = None) -> tuple[list[str], list[str]]:
