@@ -81,6 +81,52 @@ def test_stopped_and_resumed_equals_uninterrupted(job, kind):
         assert torch.uint8 in set(dtypes_in(state))
 
 
+RESTRAINED = {"rank": 8, "dropout": 0.1, "rank_dropout": 0.2, "module_dropout": 0.1, "max_norm": 0.05, "stop_text_encoder": 4}
+OPTIONS = {
+    "everything restrained": {"method": RESTRAINED, "optimizer": {"lr": 1e-3, "lora_plus": 4.0}},
+    "schedule-free": {"optimizer": {"kind": "adamw_schedulefree", "lr": 1e-3}, "method": {"rank": 4, "stop_text_encoder": 2}},
+    "prodigy": {"optimizer": {"kind": "prodigy", "lr": 1.0, "args": {"d0": 1e-4}}, "method": {"rank": 4}},
+}
+
+
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_every_option_goes_on_bit_for_bit(job, name):
+    """Both sides of the step from which the text encoder rests; the average, the drops and the limits too."""
+    ema = {} if name == "schedule-free" else {"ema": 0.9}
+    section = {**OPTIONS[name], "train": {**VARIED["train"], **ema}}
+    whole = train(varied(job, "whole", **section))
+    stop = StopAfter(3)
+    train(varied(job, "parts", **section), listen=stop.listen, stop=stop)
+    second = train(varied(job, "parts", **section), resume=True)
+    assert (second.status, second.losses) == ("done", whole.losses)
+    assert tiny.differing(tiny.tensors_of(whole.artefact), tiny.tensors_of(second.artefact)) == []
+    states = [torch.load(result.run_dir / "state.pt", weights_only=True) for result in (whole, second)]
+    assert tiny.differing(states[0]["tensors"], states[1]["tensors"]) == []
+
+
+def test_samples_that_a_killed_session_did_not_draw_are_drawn(job, monkeypatch):
+    from trainer import periodic
+
+    prompts = {"prompts": ["a", "b"], "steps": 1, "size": 64, "every_epochs": None, "every_steps": 2}
+    draw, count = periodic.draw, itertools.count(1)
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*arguments):
+        if next(count) == 2:
+            raise Killed
+        return draw(*arguments)
+
+    monkeypatch.setattr(periodic, "draw", dies)
+    save = {"name": "tiny", "dtype": "fp32", "every_epochs": None, "every_steps": 2}
+    with pytest.raises(Killed):
+        train(job(sample=prompts, save=save))
+    monkeypatch.setattr(periodic, "draw", draw)
+    result = train(job(sample=prompts, save=save), resume=True)
+    assert [path.name for path in result.samples] == [f"step{step:08d}_0{number}.png" for step in (2, 4) for number in (0, 1)]
+
+
 def test_stopping_between_accumulated_batches_leaves_a_state_that_goes_on(job):
     """stop() is polled before each step and after each of its micro-batches; here it is true inside the third step."""
     whole = train(varied(job, "whole"))

@@ -5,7 +5,7 @@ import torch
 
 from trainer.config import OptimizerSection
 from trainer.errors import ConfigError
-from trainer.optim import OPTIMIZERS, build_averaging, build_optimizer, check_optimizer
+from trainer.optim import OPTIMIZERS, build_averaging, build_optimizer, check_optimizer, optimizer_warnings
 from trainer.optim.optimizers import OptimizerRow
 
 PACKAGES = {
@@ -166,3 +166,30 @@ def test_lion_refuses_a_zero_rate_in_words():
     pytest.importorskip("lion_pytorch")
     (problem,) = check_optimizer(OptimizerSection(kind="lion", lr=0))
     assert "lion refuses lr=0.0" in problem
+
+
+def test_adafactor_follows_the_rate_and_not_the_size_of_the_weights():
+    """Up matrices are zero at the start: with the scale of the parameters they would move by a thousandth of the rate."""
+    weight = torch.nn.Parameter(torch.zeros(8, 8))
+    optimizer = build("adafactor", [weight])
+    weight.grad = torch.ones(8, 8)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.full((8, 8), -0.05), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("extra", [{"unet_lr": 0.5}, {"text_encoder_lr": 2.0}, {"lora_plus": 16.0}])
+def test_prodigy_has_one_rate(extra):
+    pytest.importorskip("prodigyopt")
+    (problem,) = check_optimizer(OptimizerSection(kind="prodigy", lr=1.0, **extra))
+    assert "prodigy finds one rate for all parts" in problem
+    assert check_optimizer(OptimizerSection(kind="prodigy", lr=1.0)) == []
+
+
+def test_warnings_of_optimizers_that_work_otherwise_than_expected():
+    def warned(kind: str, lr: float = 1.0, schedule: str = "constant", device: str = "cuda") -> list[str]:
+        return optimizer_warnings(OptimizerSection(kind=kind, lr=lr), schedule, device)
+
+    assert "set it to 1" in warned("prodigy", 1e-4)[0] and warned("prodigy") == []
+    assert "use constant" in warned("adamw_schedulefree", schedule="cosine")[0]
+    assert warned("adamw_schedulefree", schedule="constant_with_warmup") == warned("adamw", 1e-4, "cosine", "cpu") == []
+    assert "on the CPU" in warned("paged_adamw8bit", device="cpu")[0] and warned("paged_adamw8bit") == []

@@ -63,10 +63,10 @@ class Lokr(Adapter):
         left, right = _left(tensors), _right(shape, tensors)
         return torch.kron(left.reshape(*left.shape, *(1 for _ in right.shape[2:])), right).reshape(shape.weight)
 
-    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float) -> Tensor:
+    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, ranks: Tensor | None = None) -> Tensor:
         """The inputs as in_m blocks of in_n: w2 acts inside each block, w1 between them."""
         if shape.groups > 1:
-            return super().add(shape, x, output, tensors, scale)
+            return super().add(shape, x, output, tensors, scale, ranks)
         left = _left(tensors)
         if shape.kernel is None:
             inner = _apply_right(shape, x.unflatten(-1, (left.shape[1], -1)), tensors)

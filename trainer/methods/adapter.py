@@ -21,7 +21,7 @@ from .base import ParameterGroup
 from .block_plan import BlockReport, Place, plan_blocks
 from .kinds import algorithm, check_options
 from .network import network_facts
-from .regularisation import check_text_stop, check_training, text_stop
+from .regularisation import check_algorithm, check_text_stop, check_training, text_stop
 from .start import common_size, read_start
 from .targets import choose_targets
 
@@ -78,6 +78,8 @@ class AdapterMethod:
             (target, place) for target in choose_targets(self.section, family.adapter_targets(model)) if (place := plan.place(target))
         ]
         start = read_start(self.section, adapter, placed)
+        if problems := [text for other in start.algorithms() for text in check_algorithm(other, self.section, self.optimizer)]:
+            raise ConfigError(problems)
         for target, place in placed:
             found = start.layers.get(target.key)
             layers = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..adapters import ADAPTERS
+from ..adapters import ADAPTERS, Adapter
 from ..config import AdapterSection, OptimizerSection
 from ..optim.schedules import part_or_steps
 
@@ -19,15 +19,19 @@ def check_training(section: AdapterSection, optimizer: OptimizerSection) -> Find
     if section.continue_from and not Path(section.continue_from).expanduser().is_file():
         problems.append(f"method.continue_from: {section.continue_from} is not a file")
     adapter = ADAPTERS.get(section.adapter)
-    if adapter is None:
-        return problems, []
+    return problems + (check_algorithm(adapter, section, optimizer) if adapter else []), []
+
+
+def check_algorithm(adapter: Adapter, section: AdapterSection, optimizer: OptimizerSection) -> list[str]:
+    """Settings that cannot act on this algorithm."""
+    problems = []
     if section.rank_dropout and not adapter.drops_ranks:
         able = ", ".join(other.name for other in ADAPTERS.values() if other.drops_ranks)
         problems.append(f"method.rank_dropout: {section.rank_dropout:g} cannot act on {adapter.name}, only on {able}; set it to 0")
     if optimizer.lora_plus is not None and not adapter.up_names:
         able = ", ".join(other.name for other in ADAPTERS.values() if other.up_names)
         problems.append(f"optimizer.lora_plus: {optimizer.lora_plus:g} cannot act on {adapter.name}, only on {able}; leave it unset")
-    return problems, []
+    return problems
 
 
 def check_text_stop(section: AdapterSection, total: int | None) -> Findings:

@@ -23,6 +23,10 @@ class Start:
     layers: dict[str, AdapterLayer] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    def algorithms(self) -> list[Adapter]:
+        """One of each kind in the file."""
+        return list({layer.adapter.name: layer.adapter for layer in self.layers.values()}.values())
+
 
 def read_start(section: AdapterSection, adapter: Adapter, placed: Sequence[tuple[AdapterTarget, Place]]) -> Start:
     """The layers of `method.continue_from` among those that are trained; ModelFileError where it is for another model."""
