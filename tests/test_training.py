@@ -36,7 +36,7 @@ def trained(config, **options) -> dict[str, torch.Tensor]:
 
 
 def test_thirty_steps_on_one_picture_lower_the_loss_by_a_third(base):
-    """The noise is fixed, so only the adapter can lower the loss. Measured: 1.06 to 0.46."""
+    """The noise is fixed, so only the adapter can lower the loss. Measured: 1.22 to 0.18."""
     family, model = tiny.load_model(base)
     method = METHODS["adapter"](AdapterSection(rank=8, alpha=8), OptimizerSection())
     method.attach(family, model, seed=1)
