@@ -152,6 +152,10 @@ def _named_paths(config: TrainConfig) -> Iterator[tuple[str, str, list[Path]]]:
         yield f"dataset.folders.{number}.path", folder.path, pictures
         if folder.masks:
             yield f"dataset.folders.{number}.masks", folder.masks, pictures
+    for number, lora in enumerate(config.base.loras):
+        yield f"base.loras.{number}.file", lora.file, host.model_roots("loras")
+    if config.method.continue_from:
+        yield "method.continue_from", config.method.continue_from, host.model_roots("loras")
     if config.validation.folder:
         yield "validate.folder", config.validation.folder, pictures
 

@@ -39,7 +39,8 @@ def test_ten_steps_on_one_picture_lower_the_loss(loaded, kind, dora):
     losses = []
     try:
         for step in range(10):
-            method.before_forward(step)
+            method.before_step(step, 10)
+            method.before_forward([step])
             loss = batch_loss(family, model, batch).sum()
             losses.append(float(loss.detach()))
             loss.backward()
@@ -65,7 +66,9 @@ def test_a_dylora_step_is_a_function_of_seed_and_step(loaded):
         method.attach(family, model, seed)
         found = []
         for step in steps:
-            method.before_forward(step)
+            if step is not None:
+                method.before_step(step, 40)
+            method.before_forward(None if step is None else [step])
             sizes = {len(layer.live["lora_down.weight"]) for adapters in method._sets.values() for layer in adapters.layers}
             assert len(sizes) == 1
             found += sizes

@@ -21,9 +21,14 @@ OPTIMIZERS = {
     "": "adamw",
     "adamw": "adamw",
     "adamw8bit": "adamw8bit",
-    "pagedadamw8bit": "adamw8bit",
+    "pagedadamw8bit": "paged_adamw8bit",
     "lion": "lion",
+    "lion8bit": "lion8bit",
     "sgdnesterov": "sgd",
+    "sgdnesterov8bit": "sgd8bit",
+    "adafactor": "adafactor",
+    "prodigy": "prodigy",
+    "adamwschedulefree": "adamw_schedulefree",
 }
 SCHEDULES = {
     name: name for name in ("constant", "constant_with_warmup", "cosine", "cosine_with_restarts", "linear", "polynomial")
