@@ -98,14 +98,14 @@ def batch_loss(family: Family, model: Model, batch: Batch, objective: Objective 
 
     Noise and timestep of a sample follow from its seed; `timesteps` (B,) on the CPU overrides the drawn ones.
     """
-    if timesteps is None:
-        timesteps = torch.tensor([_timestep(seed, objective.timesteps or (0, model.schedule.num_timesteps)) for seed in batch.seeds])
-    predicted, latents, noise = predict(family, model, batch, timesteps, objective.noise)
-    target = model.schedule.target(latents, noise, timesteps.to(model.device, non_blocking=True))
-    thresholds = None if objective.thresholds is None else objective.thresholds[timesteps].view(-1, 1, 1, 1)
+    interval = objective.timesteps or (0, model.schedule.num_timesteps)
+    drawn = torch.tensor([_timestep(seed, interval) for seed in batch.seeds]) if timesteps is None else timesteps
+    predicted, latents, noise = predict(family, model, batch, drawn, objective.noise)
+    target = model.schedule.target(latents, noise, drawn.to(model.device, non_blocking=True))
+    thresholds = None if objective.thresholds is None else objective.thresholds[drawn].view(-1, 1, 1, 1)
     errors = objective.loss.of(predicted - target, _moved(thresholds, model.device))
     loss = mean_error(errors, _moved(batch.masks, model.device))
-    weights = _moved(_sample_weights(objective, batch, timesteps), model.device)
+    weights = _moved(_sample_weights(objective, batch, drawn), model.device)
     return loss if weights is None else loss * weights
 
 

@@ -154,7 +154,7 @@ def _unet_targets(unet: Any, original_keys: bool) -> Iterator[AdapterTarget]:
     weights = {f"{path}.weight": module for path, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
     names = rename(weights, unet_table(unet.config), to_ldm=True) if original_keys else {name: name for name in weights}
     for name, module in weights.items():
-        kind = next((_BLOCK_KINDS[part] for part in name.split(".") if part in _BLOCK_KINDS), None)
+        kind: TargetKind | None = next((_BLOCK_KINDS[part] for part in name.split(".") if part in _BLOCK_KINDS), None)
         if kind is not None:
             yield AdapterTarget("unet", "lora_unet_" + names[name].removesuffix(".weight").replace(".", "_"), module, kind)
 
