@@ -92,7 +92,7 @@ def fit(
         if (step + 1) % 200 == 0 or step + 1 == steps:
             save({key: part.state_dict() for key, part in parts.items()} | {"progress": progress}, path)
     last = [loss for _, loss in progress["losses"][-10:]]
-    return {"steps": progress["step"], "seconds": progress["seconds"], "final_loss": round(sum(last) / len(last), 5)}
+    return {"steps": progress["step"], "seconds": progress["seconds"], "final_loss": round(sum(last) / max(1, len(last)), 5)}
 
 
 def _replica(model: torch.nn.Module) -> torch.nn.Module:
