@@ -11,6 +11,7 @@ from ..trainer.errors import ConfigError
 from . import host
 from .fingerprint import fingerprint
 from .outputs import AnyName
+from .sockets import PLAIN_MODELS
 from .widgets import Input, Widgets, optional_inputs
 
 OWN_VECTOR = "vector"  # the preset that means: what is written beside it
@@ -52,11 +53,7 @@ class LoadLoraBlockWeight:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        models = {
-            "model": ("MODEL", {"tooltip": "The model without the LoRA."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder without the LoRA."}),
-        }
-        return {"required": models | _lora_input() | _strengths() | _block_inputs()}
+        return {"required": PLAIN_MODELS | _lora_input() | _strengths() | _block_inputs()}
 
     @classmethod
     def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:

@@ -15,19 +15,24 @@ DATASET = ("LF_DATASET", {"tooltip": "The dataset whose settings are changed: Da
 NO_MASKS = "(none)"
 
 
-class Captions:
-    """How captions vary from use to use."""
+class DatasetOption:
+    """A node that takes a dataset and gives it on with other settings."""
 
     CATEGORY = "LoRA Furnace"
+    RETURN_TYPES = ("LF_DATASET",)
+    RETURN_NAMES = ("dataset",)
+    FUNCTION = "execute"
+
+
+class Captions(DatasetOption):
+    """How captions vary from use to use."""
+
     DESCRIPTION = (
         "How captions vary: a trigger word before each, tags or whole captions left out now and then, wildcards. "
         "Goes between a dataset and Train LoRA."
     )
     SEARCH_ALIASES = ["caption", "tags", "trigger word", "dropout", "wildcards", "prefix"]
-    RETURN_TYPES = ("LF_DATASET",)
-    RETURN_NAMES = ("dataset",)
     OUTPUT_TOOLTIPS = ("The dataset with these caption settings.",)
-    FUNCTION = "execute"
     WIDGETS = Widgets(CaptionSection, skip=(*BASIC_CAPTIONS, "extensions"))
 
     @classmethod
@@ -39,19 +44,15 @@ class Captions:
         return (dataset.model_copy(update={"captions": self.WIDGETS.build(values, **kept)}),)
 
 
-class Augmentation:
+class Augmentation(DatasetOption):
     """Pictures changed a little at each use."""
 
-    CATEGORY = "LoRA Furnace"
     DESCRIPTION = (
         "Pictures mirrored, cropped, turned or coloured a little differently at each use, for datasets with few of them. "
         "Goes between a dataset and Train LoRA."
     )
     SEARCH_ALIASES = ["augmentation", "flip", "mirror", "rotate", "random crop", "color jitter"]
-    RETURN_TYPES = ("LF_DATASET",)
-    RETURN_NAMES = ("dataset",)
     OUTPUT_TOOLTIPS = ("The dataset with this augmentation.",)
-    FUNCTION = "execute"
     WIDGETS = Widgets(AugmentSection)
 
     @classmethod
@@ -62,19 +63,15 @@ class Augmentation:
         return (dataset.model_copy(update={"augment": self.WIDGETS.build(values)}),)
 
 
-class LossMasks:
+class LossMasks(DatasetOption):
     """Which parts of the pictures are learned."""
 
-    CATEGORY = "LoRA Furnace"
     DESCRIPTION = (
         "Masks say which parts of the pictures are learned: a folder of black and white pictures with the same names, white is learned; "
         "or the pictures' own transparency. Goes between a dataset and Train LoRA."
     )
     SEARCH_ALIASES = ["mask", "masked loss", "alpha mask", "masked training"]
-    RETURN_TYPES = ("LF_DATASET",)
-    RETURN_NAMES = ("dataset",)
     OUTPUT_TOOLTIPS = ("The dataset with masks.",)
-    FUNCTION = "execute"
     ALPHA = Widgets(DatasetSection, only=("alpha_mask",))
 
     @classmethod
@@ -97,19 +94,15 @@ class LossMasks:
         return (dataset.model_copy(update={"folders": folders, **self.ALPHA.values(values)}),)
 
 
-class RegularizationFolder:
+class RegularizationFolder(DatasetOption):
     """Pictures of the class in general beside those of the subject."""
 
-    CATEGORY = "LoRA Furnace"
     DESCRIPTION = (
         "Adds a folder of regularisation pictures: the class in general (other cats, beside those of one cat), so that the LoRA changes "
         "only its subject. Goes between a dataset and Train LoRA; an epoch has as many of them as pictures of the dataset."
     )
     SEARCH_ALIASES = ["regularization", "regularisation", "class images", "prior preservation", "dreambooth"]
-    RETURN_TYPES = ("LF_DATASET",)
-    RETURN_NAMES = ("dataset",)
     OUTPUT_TOOLTIPS = ("The dataset with the regularisation pictures.",)
-    FUNCTION = "execute"
     FOLDER = Widgets(FolderSection, only=("repeats", "class_words"))
 
     @classmethod

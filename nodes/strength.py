@@ -15,6 +15,7 @@ from ..trainer.evaluate.strength import parse_strengths
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
 from .native_grid import NativeTest
+from .sockets import PLAIN_MODELS
 from .widgets import Input, Widgets
 
 SAMPLE = Widgets(SampleSection, names={"sampler": "sampler_name"}, skip=("every_epochs", "every_steps", "at_start", "size"))
@@ -44,11 +45,7 @@ class StrengthTest:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        models = {
-            "model": ("MODEL", {"tooltip": "The model without the LoRA."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder without the LoRA."}),
-            "vae": ("VAE", {"tooltip": "Decodes the pictures."}),
-        }
+        models = PLAIN_MODELS | {"vae": ("VAE", {"tooltip": "Decodes the pictures."})}
         inputs = _inputs(512)
         for name, known in (("sampler_name", host.samplers()), ("scheduler", host.schedulers())):
             inputs[name] = (known, inputs[name][1])
