@@ -79,3 +79,13 @@ def test_a_dylora_step_is_a_function_of_seed_and_step(loaded):
     assert first[10:20] == ranks(1, list(range(10, 20))) and first != ranks(2, list(range(40)))
     assert set(first) == {2, 4, 6, 8}
     assert ranks(1, [None, 3, None])[::2] == [8, 8]
+
+
+@pytest.mark.parametrize(("adapter", "alpha", "warned"), [("lokr", 3.0, True), ("lokr", 8.0, False), ("lora", 3.0, False)])
+def test_an_alpha_that_has_no_layer_to_act_on_is_said(loaded, adapter, alpha, warned):
+    """LoKr keeps both factors whole at a high rank; 8 is the default, which nobody set."""
+    family, model = loaded
+    method = METHODS["adapter"](AdapterSection(adapter=adapter, rank=64, alpha=alpha), OptimizerSection())
+    warnings = method.attach(family, model, seed=1)
+    method.detach()
+    assert [text.startswith("method.alpha: 3 has no effect on") for text in warnings] == [True] * warned

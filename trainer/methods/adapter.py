@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adapters import Adapter, LayerShape
 from ..adapters.dropout import DropoutRates
 from ..adapters.inject import AdapterSet, fresh_layers
 from ..config import AdapterSection, OptimizerSection
 from ..data.cache import file_digest
 from ..errors import ConfigError
-from ..families import Family, FamilySpec, Model
+from ..families import AdapterTarget, Family, FamilySpec, Model
 from ..seeds import derive
 from .base import ParameterGroup
 from .block_plan import BlockReport, Place, plan_blocks
@@ -91,7 +92,19 @@ class AdapterMethod:
                 self._unused.add(target.key)
         for adapters in self._sets.values():
             adapters.attach()
-        return start.warnings
+        fresh = [(target, place) for target, place in placed if target.key not in start.layers]
+        return start.warnings + self._alpha_without_effect(adapter, fresh)
+
+    def _alpha_without_effect(self, adapter: Adapter, fresh: Sequence[tuple[AdapterTarget, Place]]) -> list[str]:
+        """A warning about new layers whose tensors have no rank to divide alpha by, where alpha was set."""
+        alpha = self.section.alpha
+        whole = [target.key for target, place in fresh if not adapter.uses_alpha(LayerShape.of(target.module), place.rank)]
+        if not whole or alpha == AdapterSection.model_fields["alpha"].default:
+            return []
+        return [
+            f"method.alpha: {alpha:g} has no effect on {len(whole)} layers, for at their rank {adapter.name} keeps whole tensors "
+            f"of strength 1; the first is {whole[0]}"
+        ]
 
     def _rates(self) -> dict[str, float]:
         """The learning rate of each part; the second text encoder has that of the first, and all have `lr`, unless set."""
