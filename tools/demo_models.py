@@ -68,7 +68,7 @@ def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
     return result
 
 
-def save_tokenizer(captions: list[str], folder: Path, merges: int = 120) -> None:
+def save_tokenizer(captions: list[str], folder: Path, merges: int = 400) -> None:
     """Writes CLIP's tokenizer files. Every byte has a token, so every word can be written."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs, letters = learn_merges(captions, merges), byte_characters()

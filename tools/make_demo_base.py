@@ -23,6 +23,7 @@ from demo_check import adherence, sample_sheet
 from demo_mascot import write_dataset
 from demo_models import (
     SCALING_FACTOR,
+    WIDTH,
     build_autoencoder,
     build_text_encoder,
     build_unet,
@@ -37,8 +38,9 @@ from demo_models import (
 from demo_scenes import draw_doodle, draw_scene
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from PIL import Image
+    from transformers import CLIPTextModel
 
 HELD_OUT = 10_000_000
 """Scenes from this number on are never trained on."""
@@ -227,27 +229,62 @@ def cache_scenes(model: AutoencoderKL, options: argparse.Namespace) -> tuple[tor
     return torch.load(path, weights_only=False)
 
 
-# ---------------------------------------------------------------- UNet and text encoder
+# ---------------------------------------------------------------- text encoder and UNet
 
 
-def train_generator(
-    latents: torch.Tensor, captions: list[str], options: argparse.Namespace
-) -> tuple[torch.nn.ModuleDict, dict[str, object]]:
-    """UNet and text encoder, trained together from nothing; returns their running average and what to record."""
+def train_text_encoder(latents: torch.Tensor, captions: list[str], options: argparse.Namespace) -> tuple[CLIPTextModel, dict[str, object]]:
+    """A text encoder whose states after the caption's end tell the mean picture and the words of it; and what to record.
+
+    Stable Diffusion's UNet too learns from a text encoder that already knows pictures (CLIP). Trained together from nothing,
+    a small UNet needs many thousand steps before it reads captions at all.
+    """
     torch.manual_seed(options.seed + 1)
     save_tokenizer(captions, options.out / "tokenizer")
     tokenizer = load_tokenizer(options.out / "tokenizer")
-    tokens = encode_captions(tokenizer, captions)
-    nothing = encode_captions(tokenizer, [""])
-    model = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
+    tokens, nothing = encode_captions(tokenizer, captions), encode_captions(tokenizer, [""])
+    pixels, words = latents[0].numel(), len(tokenizer)
+    model = torch.nn.ModuleDict({"text_encoder": build_text_encoder(tokenizer), "head": torch.nn.Linear(WIDTH, pixels + words)})
+
+    def loss_of(model: torch.nn.ModuleDict, generator: torch.Generator) -> torch.Tensor:
+        part = options.text_batch // options.threads
+        chosen = torch.randint(len(latents), (part,), generator=generator)
+        dropped = torch.rand(part, 1, generator=generator) < 0.05
+        written = torch.where(dropped, nothing, tokens[chosen])
+        states = model["text_encoder"](written).last_hidden_state
+        after = written == tokenizer.eos_token_id  # the padding too: CLIP's mask lets every token see all before it
+        rows = after.nonzero()[:, 0]
+        told = model["head"](states[after])
+        present = torch.zeros(part, words).scatter_(1, written, 1.0)
+        picture = (told[:, :pixels] - latents[chosen].flatten(1)[rows]).square().mean()
+        return picture + torch.nn.functional.binary_cross_entropy_with_logits(told[:, pixels:], present[rows])
+
+    record = fit("text", model, loss_of, options, options.text_steps, 1e-3)
+    return model["text_encoder"].eval().requires_grad_(False), record
+
+
+@torch.no_grad()
+def encode_texts(encoder: CLIPTextModel, tokens: torch.Tensor) -> torch.Tensor:
+    """The text encoder's last states, (N, 77, WIDTH), in half precision."""
+    return torch.cat([encoder(part).last_hidden_state.half() for part in tokens.split(64)])
+
+
+def train_unet(
+    latents: torch.Tensor, captions: list[str], encoder: CLIPTextModel, options: argparse.Namespace
+) -> tuple[UNet2DConditionModel, dict[str, object]]:
+    """The UNet, from nothing; returns its running average and what to record."""
+    torch.manual_seed(options.seed + 2)
+    tokenizer = load_tokenizer(options.out / "tokenizer")
+    texts = encode_texts(encoder, encode_captions(tokenizer, captions))
+    nothing = encode_texts(encoder, encode_captions(tokenizer, [""]))
+    model = build_unet()
     average = copy.deepcopy(model).requires_grad_(False)
     kept = noise_levels()
 
-    def loss_of(model: torch.nn.ModuleDict, generator: torch.Generator) -> torch.Tensor:
+    def loss_of(model: UNet2DConditionModel, generator: torch.Generator) -> torch.Tensor:
         part = options.batch // options.threads
         chosen = torch.randint(len(latents), (part,), generator=generator)
-        dropped = torch.rand(part, 1, generator=generator) < 0.1
-        words = model["text_encoder"](torch.where(dropped, nothing, tokens[chosen])).last_hidden_state
+        dropped = torch.rand(part, 1, 1, generator=generator) < 0.1
+        words = torch.where(dropped, nothing, texts[chosen]).float()
         times = torch.randint(len(kept), (part,), generator=generator)
         clean = latents[chosen]
         # The last timestep still lets a flat picture's colour through: in training, the mean of the noisy latents tells it
@@ -256,7 +293,7 @@ def train_generator(
         noise = torch.randn(clean.shape, generator=generator) + 0.3 * torch.randn(part, 4, 1, 1, generator=generator)
         share = kept[times][:, None, None, None]
         noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
-        guess = model["unet"](noisy, times, words).sample
+        guess = model(noisy, times, words).sample
         error = (guess - noise).square().mean((1, 2, 3))
         # The weight makes it the loss in v (https://arxiv.org/abs/2202.00512). Without it, late timesteps count for almost
         # nothing, and only there the caption must settle the colours: later, the flat ones show through the noise.
@@ -283,7 +320,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vae-batch", type=int, default=8)
     parser.add_argument("--decoder-steps", type=int, default=1200, help="steps of the decoder alone, at the end")
     parser.add_argument("--scenes", type=int, default=16000)
-    parser.add_argument("--steps", type=int, default=8000, help="steps of the UNet and text encoder")
+    parser.add_argument("--text-steps", type=int, default=1500, help="steps of the text encoder")
+    parser.add_argument("--text-batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=10000, help="steps of the UNet")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)
@@ -298,9 +337,10 @@ def main() -> None:
         write_dataset(options.dataset, options.heldout)
     autoencoder, vae_record = train_autoencoder(options)
     latents, captions = cache_scenes(autoencoder, options)
-    generator, unet_record = train_generator(latents, captions, options)
+    text_encoder, text_record = train_text_encoder(latents, captions, options)
+    unet, unet_record = train_unet(latents, captions, text_encoder, options)
     decoder_record = polish_decoder(autoencoder, options)
-    save_folder(options.out, autoencoder, generator["unet"], generator["text_encoder"])
+    save_folder(options.out, autoencoder, unet, text_encoder)
     torch.set_num_threads(options.threads)
     if options.samples:
         sample_sheet(options.out, options.samples)
@@ -310,7 +350,8 @@ def main() -> None:
         "torch": torch.__version__,
         "autoencoder": vae_record,
         "decoder": decoder_record,
-        "unet_and_text_encoder": unet_record,
+        "text_encoder": text_record,
+        "unet": unet_record,
         "prompt_adherence": adherence(options.out),
     }
     (options.out / "training_record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
