@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.evaluate.metrics import mean_abs_difference, psnr, ssim
+from trainer.evaluate.metrics import changed_share, difference, mean_abs_difference, psnr, ssim
 
 
 def noise(seed: int) -> Image.Image:
@@ -42,3 +42,14 @@ def test_modes_and_sizes():
         psnr(noise(0), Image.new("RGB", (8, 8)))
     with pytest.raises(ValueError, match="at least 7x7 pixels, got 4x9"):
         ssim(Image.new("RGB", (4, 9)), Image.new("RGB", (4, 9)))
+
+
+def test_changed_pixels_by_hand():
+    """2 x 3 pixels: equal; 20 in one channel; 21 in one channel; 7 in each of three; -200; 255."""
+    before, after = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
+    after[0, 1, 0], after[0, 2, 1], after[1, 0], before[1, 1, 2], after[1, 2] = 20, 21, 7, 200, 255
+    assert difference(before, after).tolist() == [[0, 20, 21], [7, 200, 255]]
+    assert changed_share(before, after) == pytest.approx(3 / 6)
+    assert changed_share(before, after, threshold=19.5) == pytest.approx(4 / 6)
+    assert changed_share(before, after, threshold=0) == pytest.approx(5 / 6)
+    assert changed_share(Image.fromarray(before), Image.fromarray(before), threshold=0) == 0

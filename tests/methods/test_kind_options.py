@@ -7,7 +7,9 @@ import pytest
 from trainer.adapters import ADAPTERS
 from trainer.adapters.dylora import Dylora
 from trainer.adapters.lokr import Lokr
-from trainer.config import AdapterSection
+from trainer.config import AdapterSection, BlockSection
+from trainer.families import FAMILIES
+from trainer.methods.block_plan import plan_blocks
 from trainer.methods.kinds import algorithm, check_options
 from trainer.methods.network import network_facts
 
@@ -70,3 +72,27 @@ def test_options_that_cannot_work(settings, problem):
 def test_what_a_file_says_of_its_adapters(settings, module, arguments):
     expected = {"network_module": module} | ({"network_args": arguments} if arguments else {})
     assert network_facts(AdapterSection(rank=16, alpha=8.0, **settings)) == expected
+
+
+ELEVENTHS = [f"{number / 11:g}" for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "blocks", "arguments"),
+    [
+        ("sd15", {"up": "linear"}, {"down_lr_weight": ",".join(["1"] * 12), "mid_lr_weight": "1", "up_lr_weight": ",".join(ELEVENTHS)}),
+        ("sdxl", {"mid": "0,0.5,1", "zero_threshold": 0.5}, {  # what is not above the threshold is 0
+            "down_lr_weight": "1,1,1,1,1,1,1,1,1", "mid_lr_weight": "0,0,1", "up_lr_weight": "1,1,1,1,1,1,1,1,1",
+            "block_lr_zero_threshold": "0.5",
+        }),
+        ("sd15", {"ranks": "M00=4, IN11=0", "conv_ranks": "IN00-IN02=2"}, {
+            "block_dims": ",".join(["16"] * 11 + ["0", "4"] + ["16"] * 12), "conv_block_dims": ",".join(["2"] * 3 + ["0"] * 22),
+        }),
+        ("sdxl", {"alphas": "OUT00-OUT08=2"}, {"block_alphas": ",".join(["8"] * 13 + ["2"] * 9 + ["8"])}),
+    ],
+)  # fmt: skip
+def test_what_a_file_says_of_its_blocks(spec, blocks, arguments):
+    """Names and order of sd-scripts: 12, 1, 12 and 25 numbers; SDXL 9, 3, 9 and 23."""
+    section = AdapterSection(rank=16, alpha=8.0, blocks=BlockSection(**blocks))
+    plan = plan_blocks(section, FAMILIES[spec].spec)
+    assert network_facts(section, plan) == {"network_module": "networks.lora", "network_args": arguments}

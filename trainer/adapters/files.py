@@ -33,6 +33,11 @@ def load_adapters(path: Path, targets: Iterable[tuple[str, nn.Module]]) -> tuple
         raise ModelFileError(f"LoRA {path} cannot be read: {error.strerror or error}") from None
     except (SafetensorError, ValueError) as error:
         raise ModelFileError(f"LoRA {path} is not a whole safetensors file: {error}") from None
+    return fit_adapters(path, tensors, targets)
+
+
+def fit_adapters(path: Path, tensors: Mapping[str, Tensor], targets: Iterable[tuple[str, nn.Module]]) -> tuple[AdapterSet, list[str]]:
+    """The same for tensors that are read already; messages call their file `path`."""
     layers, used = [], set()
     for key, module in targets:
         mine = {name.removeprefix(key + "."): tensor for name, tensor in tensors.items() if name.startswith(key + ".")}

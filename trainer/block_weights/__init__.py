@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from ..adapters.stored import StoredModule, split_modules, total_norm
 from ..checkpoint import save_artefact
 from ..columns import columns
 from ..errors import ConfigError, ModelFileError
+from ..families.block_vectors import as_text
 from ..families.blocks import BlockTable, find_block_table
 from .presets import Presets, read_presets
-from .rules import block_ratios, module_ratios, parse_rules
+from .rules import block_ratios, check_ratios, module_ratios, parse_rules
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,6 +59,15 @@ class WeightedLora:
         """What a loader is given. A module with ratio 0 is not in it."""
         scaled = {name: tensor for module in self.modules for name, tensor in module.scaled(self.ratios[module.name]).items()}
         return scaled | self.unknown
+
+    def with_blocks(self, names: Collection[str], ratio: float) -> WeightedLora:
+        """The same with another ratio for all layers of some blocks, whatever rules say of them.
+
+        ConfigError where the kind of a layer does not know this ratio.
+        """
+        changed = {module.name: ratio for module in self.modules if self.table.block_of(module.name) in names}
+        check_ratios(self.modules, self.ratios | changed)
+        return replace(self, blocks=self.blocks | dict.fromkeys(names, ratio), ratios=self.ratios | changed)
 
     def notes(self) -> list[str]:
         """What a person should know about these ratios."""
@@ -135,7 +145,7 @@ class WeightedLora:
 
     def vector(self) -> str:
         """The ratios as a text that gives them again, without randomness."""
-        return ", ".join(f"{name}={ratio:g}" for name, ratio in self.blocks.items())
+        return as_text(self.blocks, self.table)
 
     def as_dict(self) -> dict[str, Any]:
         names = ("block", "modules", "ratios", "norm", "weighted_norm", "share", "rms")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..adapters.stored import StoredModule
@@ -87,10 +87,15 @@ def module_ratios(modules: Sequence[StoredModule], table: BlockTable, ratios: di
         if not fitting:
             raise ConfigError(f"rules: {rule.text!r} fits no module of this file; names look like {modules[0].name if modules else '-'}")
         result |= dict.fromkeys(fitting, rule.ratio)
+    check_ratios(modules, result)
+    return result
+
+
+def check_ratios(modules: Iterable[StoredModule], result: Mapping[str, float]) -> None:
+    """ConfigError for a ratio that the kind of its module does not know."""
     stuck = [module.name for module in modules if module.whole and result[module.name] not in (0, 1)]
     if stuck:
         raise ConfigError(f"{stuck[0]} and {len(stuck) - 1} more modules are of a kind that cannot be scaled; give their blocks 0 or 1")
-    return result
 
 
 def _words(text: str) -> tuple[list[str], bool]:

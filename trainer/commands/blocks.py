@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-HELP = "Show how strong a LoRA is in each block, give its blocks other weights, and save that as a new file."
+from . import block_effects
+
+HELP = "Show how strong a LoRA is in each block and which blocks change the picture; give blocks other weights and save the result."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: %(default)s)")
     parser.add_argument("--out", metavar="FILE", help="save the weighted LoRA as this file")
     parser.add_argument("--png", metavar="FILE", help="draw the strength of each block, with its weight")
+    block_effects.arguments(parser)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         _draw(Path(options.png), weighted, path.stem)
         print(f"picture: {options.png}")
         result["picture"] = options.png
-    return result
+    return result | block_effects.run(options, path, weighted)
 
 
 def _draw(path: Path, weighted: Any, name: str) -> None:

@@ -29,7 +29,7 @@ def read_config(options: argparse.Namespace) -> TrainConfig:
     return config
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change one setting; may be repeated")
 
 

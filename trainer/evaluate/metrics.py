@@ -16,6 +16,17 @@ def mean_abs_difference(a: Image | np.ndarray, b: Image | np.ndarray) -> float:
     return float(np.abs(first - second).mean())
 
 
+def difference(a: Image | np.ndarray, b: Image | np.ndarray) -> np.ndarray:
+    """(H, W): of each pixel the difference of the channel that differs most, in grey levels 0 to 255."""
+    first, second = _pair(a, b)
+    return np.abs(first - second).max(axis=2)
+
+
+def changed_share(a: Image | np.ndarray, b: Image | np.ndarray, threshold: float = 20) -> float:
+    """Share of the pixels, 0 to 1, that differ by more than `threshold` grey levels in some channel."""
+    return float((difference(a, b) > threshold).mean())
+
+
 def psnr(a: Image | np.ndarray, b: Image | np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mean squared error); infinite for equal pictures."""
     first, second = _pair(a, b)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..events import CellDrawn, Listener, Status, StopCheck, Warned, ignore, never
+from ..events import CellDrawn, Listener, StopCheck, Warned, ignore, never
+from .canvas import Canvas, open_canvas
 from .grid import draw_grid
 
 if TYPE_CHECKING:
@@ -69,10 +69,8 @@ def strength_test(
 
     The base model is loaded once; strength 0, which is the same for all files, is drawn once per prompt.
     """
-    from ..families import FAMILIES, find_family, load_base
     from ..families.loading import check_loras
-    from ..precision import DTYPES, release_memory, resolve_device
-    from ..sample import Prompts, check_sampling, requests
+    from ..sample import check_sampling, requests
 
     problems = check_sampling(sample) + check_loras(base)
     problems += [] if sample.prompts else ["sample.prompts: a strength test needs at least one prompt"]
@@ -80,19 +78,9 @@ def strength_test(
     problems += [] if strengths else ["strengths: give at least one number"]
     if problems:
         raise ConfigError(problems)
-    target = resolve_device(device)
-    family = find_family(base.checkpoint, base.family, FAMILIES)
-    listen(Status(f"loading {family.spec.title} on {target}"))
-    model = load_base(family, base, target, DTYPES[precision])
-    for note in model.notes:
-        listen(note)
     wanted = requests(sample, resolution)
-    try:
-        with closing(_Canvas(family, model, Prompts(family, model), stop)) as canvas:
-            cells = _draw_all(canvas, wanted, [Path(file) for file in files], tuple(strengths), listen)
-    finally:
-        del model
-        release_memory(target)
+    with open_canvas(base, precision=precision, device=device, listen=listen, stop=stop) as canvas:
+        cells = _draw_all(canvas, wanted, [Path(file) for file in files], tuple(strengths), listen)
     columns = [Path(file).stem for file in files]
     rows = [f"strength {strength:g}" for strength in strengths]
     titles = [request.prompt for request in wanted]
@@ -105,36 +93,7 @@ def _footnote(request: Request) -> str:
     return f"seed {request.seed} · {request.steps} steps · cfg {request.cfg:g} · {request.sampler} / {request.scheduler}"
 
 
-class _Canvas:
-    """A model that draws with one LoRA file at a time."""
-
-    def __init__(self, family: Any, model: Any, prompts: Any, stop: StopCheck):
-        self.family, self.model, self.prompts, self.stop = family, model, prompts, stop
-        self._adapters: Any = None
-
-    def use(self, file: Path) -> list[str]:
-        """Take this file's adapters; returns the tensors that fitted nowhere."""
-        from ..adapters.files import load_adapters
-
-        self.close()
-        targets = [(target.key, target.module) for target in self.family.adapter_targets(self.model)]
-        self._adapters, unused = load_adapters(file, targets)
-        self._adapters.attach()
-        return unused
-
-    def draw(self, request: Request, strength: float) -> Image | None:
-        from ..adapters.files import set_strength
-        from ..sample import draw
-
-        set_strength(self._adapters, strength, self.model.dtype)
-        return draw(self.family, self.model, self.prompts, request, self.stop)
-
-    def close(self) -> None:
-        if self._adapters is not None:
-            self._adapters.detach()
-
-
-def _draw_all(canvas: _Canvas, wanted: list[Request], files: list[Path], strengths: tuple[float, ...], listen: Listener) -> list[Any]:
+def _draw_all(canvas: Canvas, wanted: list[Request], files: list[Path], strengths: tuple[float, ...], listen: Listener) -> list[Any]:
     """cells[prompt][strength][file]; file by file, so that each is loaded once."""
     cells: list[list[list[Image | None]]] = [[[None] * len(files) for _ in strengths] for _ in wanted]
     total, done = len(wanted) * len(files) * len(strengths), 0

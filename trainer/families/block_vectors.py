@@ -63,6 +63,20 @@ def vector_values(
     return values if "=" in text else dict.fromkeys(table.blocks, 0.0) | values
 
 
+def as_text(values: Mapping[str, float], table: BlockTable) -> str:
+    """`BASE=1, IN00-IN03=0.5`: a text that gives these numbers again. Neighbours with the same number are a range."""
+    runs: list[tuple[list[str], float]] = []
+    names = table.names
+    for place, name in enumerate(names):
+        if name not in values:
+            continue
+        if runs and place and runs[-1][0][-1] == names[place - 1] and runs[-1][1] == values[name]:
+            runs[-1][0].append(name)
+        else:
+            runs.append(([name], values[name]))
+    return ", ".join(f"{run[0] if len(run) == 1 else f'{run[0]}-{run[-1]}'}={value:g}" for run, value in runs)
+
+
 def _values(
     text: str, table: BlockTable, layouts: Sequence[Sequence[str]], names: Sequence[str], where: str, number: Number
 ) -> dict[str, float]:

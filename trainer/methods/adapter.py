@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..families import AdapterTarget, Family, FamilySpec, Model
 from ..seeds import derive
 from .base import ParameterGroup
-from .block_plan import BlockReport, Place, plan_blocks
+from .block_plan import BlockPlan, BlockReport, Place, plan_blocks
 from .kinds import algorithm, check_options
 from .network import network_facts
 from .regularisation import check_algorithm, check_text_stop, check_training, text_stop
@@ -36,6 +36,7 @@ class AdapterMethod:
         self.section, self.optimizer = section, optimizer
         self.trains_text = section.train_text_encoder
         self._sets: dict[str, AdapterSet] = {}
+        self._plan: BlockPlan | None = None
         self._places: dict[str, Place] = {}  # by saved name
         self._unused: set[str] = set()  # saved names of layers that can learn nothing
         self._dtype = torch.float32
@@ -75,6 +76,7 @@ class AdapterMethod:
     def attach(self, family: Family, model: Model, seed: int) -> list[str]:
         self._dtype, self._seed = model.dtype, seed
         plan, adapter = plan_blocks(self.section, family.spec), algorithm(self.section)
+        self._plan = plan
         placed = [
             (target, place) for target in choose_targets(self.section, family.adapter_targets(model)) if (place := plan.place(target))
         ]
@@ -173,7 +175,7 @@ class AdapterMethod:
         return {name: tensor for adapters in self._sets.values() for name, tensor in adapters.saved(dtype).items()}
 
     def metadata(self) -> dict[str, Any]:
-        facts = network_facts(self.section) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
+        facts = network_facts(self.section, self._plan) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
         if self.section.continue_from:
             layers = [layer for adapters in self._sets.values() for layer in adapters.layers]
             facts |= common_size(layers)

@@ -74,21 +74,21 @@ class BlockPlan:
     def place(self, target: AdapterTarget) -> Place | None:
         """None for a layer that is left out."""
         block = self.table.block_of(target.key) if self.table else None
-        spatial = _is_spatial(target.module)
-        default_rank, default_alpha = rank_and_alpha(self.section, spatial)
-        if spatial and self.section.conv_rank is None and "conv_ranks" in self.sizes:
-            default_rank = 0  # only the blocks that `conv_ranks` names have such layers
+        kind = "conv_" if _is_spatial(target.module) else ""
+        rank, alpha = int(self.size(f"{kind}ranks", block)), self.size(f"{kind}alphas", block)
         if block is None:
-            return Place(target.part, 1.0, default_rank, default_alpha)
+            return Place(target.part, 1.0, rank, alpha)
         multiplier = self.weights.get(block, 1.0)
         own_rate = self.table is not None and block in self.table.blocks and bool(self.weights)
-        kind = "conv_" if spatial else ""
-        rank = int(self._size(f"{kind}ranks", block, default_rank))
-        alpha = self._size(f"{kind}alphas", block, default_alpha)
         return Place(f"{target.part} {block}" if own_rate else target.part, multiplier, rank, alpha) if multiplier and rank else None
 
-    def _size(self, setting: str, block: str, default: float) -> float:
-        return self.sizes.get(setting, {}).get(block, default)
+    def size(self, setting: str, block: str | None) -> float:
+        """`ranks`, `alphas`, `conv_ranks` or `conv_alphas` of a block; those of no block have the section's."""
+        rank, alpha = rank_and_alpha(self.section, setting.startswith("conv_"))
+        if setting == "conv_ranks" and self.section.conv_rank is None and setting in self.sizes:
+            rank = 0  # only the blocks that `conv_ranks` names have such layers
+        default = rank if setting.endswith("ranks") else alpha
+        return self.sizes.get(setting, {}).get(block, default) if block else default
 
     def report(self, targets: Iterable[AdapterTarget], rates: Mapping[str, float]) -> BlockReport:
         """`rates` has the learning rate of each part. ConfigError where nothing of the image part would be trained."""
