@@ -7,7 +7,8 @@ from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
 from .loss import LossAnalysis
 from .presets import LoadPreset
-from .settings import LoraSettings, LossNoise, TrainingSettings
+from .resume import ResumeTraining
+from .settings import LoraSettings, LossNoise, Optimizer, Samples, Schedule, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
 from .train import TrainLora
 
@@ -22,11 +23,15 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceLora": LoraSettings,
     "LoraFurnaceBlockWeights": BlockWeights,
     "LoraFurnaceTraining": TrainingSettings,
+    "LoraFurnaceOptimizer": Optimizer,
+    "LoraFurnaceSchedule": Schedule,
     "LoraFurnaceLossNoise": LossNoise,
+    "LoraFurnaceSamples": Samples,
     "LoraFurnaceLoadPreset": LoadPreset,
     "LoraFurnaceSaveConfiguration": SaveConfiguration,
     "LoraFurnaceLoadConfiguration": LoadConfiguration,
     "LoraFurnaceTrainLora": TrainLora,
+    "LoraFurnaceResume": ResumeTraining,
     "LoraFurnaceLossAnalysis": LossAnalysis,
     "LoraFurnaceStrengthTest": StrengthTest,
     "LoraFurnaceStrengthTestTrainer": StrengthTestTrainer,
@@ -46,11 +51,15 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
     "LoraFurnaceBlockWeights": "Block Weights (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",
+    "LoraFurnaceOptimizer": "Optimizer (LoRA Furnace)",
+    "LoraFurnaceSchedule": "Learning-Rate Schedule (LoRA Furnace)",
     "LoraFurnaceLossNoise": "Loss & Noise (LoRA Furnace)",
+    "LoraFurnaceSamples": "Samples (LoRA Furnace)",
     "LoraFurnaceLoadPreset": "Load Preset (LoRA Furnace)",
     "LoraFurnaceSaveConfiguration": "Save Configuration (LoRA Furnace)",
     "LoraFurnaceLoadConfiguration": "Load Configuration (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
+    "LoraFurnaceResume": "Resume Training (LoRA Furnace)",
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
     "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",
     "LoraFurnaceStrengthTestTrainer": "LoRA Strength Test, Trainer's Sampler (LoRA Furnace)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..trainer.config import BaseSection, DatasetSection, FolderSection
@@ -29,21 +30,27 @@ class BaseModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        checkpoints, vaes = host.model_files("checkpoints"), host.model_files("vae")
+        checkpoints, vaes = [*host.model_files("checkpoints"), *host.diffusers_folders()], host.model_files("vae")
+        help = "A checkpoint from ComfyUI's models/checkpoints folders, or a diffusers folder from models/diffusers."
         vae_help = BaseSection.model_fields["vae"].description
         return {
-            "required": {"checkpoint": (checkpoints, {"tooltip": "A checkpoint from ComfyUI's models/checkpoints folders."})},
+            "required": {"checkpoint": (checkpoints, {"tooltip": help})},
             "optional": {"vae": ([OWN_VAE, *vaes], {"default": OWN_VAE, "tooltip": vae_help}), **optional_inputs(cls.WIDGETS)},
         }
 
     @classmethod
     def IS_CHANGED(cls, checkpoint: str, **_: Any) -> str:
-        return fingerprint([host.model_path("checkpoints", checkpoint)])
+        return fingerprint([_path(checkpoint)])
 
     def execute(self, checkpoint: str, vae: str = OWN_VAE, **values: Any) -> tuple[BaseSection]:
         vae_path = None if vae == OWN_VAE else str(host.model_path("vae", vae))
-        path = str(host.model_path("checkpoints", checkpoint))
-        return (self.WIDGETS.build(values, checkpoint=path, vae=vae_path, tokenizer=host.tokenizer_folder()),)
+        path = _path(checkpoint)
+        tokenizer = None if path.is_dir() else host.tokenizer_folder()  # a diffusers folder has its own
+        return (self.WIDGETS.build(values, checkpoint=str(path), vae=vae_path, tokenizer=tokenizer),)
+
+
+def _path(checkpoint: str) -> Path:
+    return host.diffusers_folders().get(checkpoint) or host.model_path("checkpoints", checkpoint)
 
 
 class DemoBase:

@@ -58,6 +58,21 @@ def model_path(kind: str, name: str) -> Path:
     return Path(path)
 
 
+def diffusers_roots() -> list[Path]:
+    """The registered folders of models that are folders themselves."""
+    return model_roots("diffusers") if "diffusers" in folder_paths.folder_names_and_paths else []
+
+
+def diffusers_folders() -> dict[str, Path]:
+    """diffusers/name of every diffusers folder, as the native loader finds them; the first of a name counts."""
+    found: dict[str, Path] = {}
+    for root in diffusers_roots():
+        for path, _, files in os.walk(root, followlinks=True):
+            if "model_index.json" in files:
+                found.setdefault(f"diffusers/{Path(path).relative_to(root).as_posix()}", Path(path))
+    return dict(sorted(found.items()))
+
+
 def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0])
 

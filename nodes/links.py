@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ..trainer.config import AdapterSection, BaseSection, DatasetSection, TrainConfig
-from ..trainer.config.section import Section
 from .settings import Training
 
-_OWN_LINKS = ("base", "dataset", "method")  # the other sections travel together, along LF_TRAINING
+_OWN_LINKS = ("base", "dataset", "method")  # the rest travels together, along LF_TRAINING
 
 
 def config_of(
@@ -18,5 +17,5 @@ def config_of(
 
 def links_of(config: TrainConfig) -> tuple[BaseSection, DatasetSection, AdapterSection, Training]:
     """The links that amount to a configuration."""
-    sections = {field.alias or name: getattr(config, name) for name, field in TrainConfig.model_fields.items() if name not in _OWN_LINKS}
-    return config.base, config.dataset, config.method, {name: value for name, value in sections.items() if isinstance(value, Section)}
+    rest = {field.alias or name: getattr(config, name) for name, field in TrainConfig.model_fields.items() if name not in _OWN_LINKS}
+    return config.base, config.dataset, config.method, rest

@@ -69,6 +69,7 @@ class LoadPreset:
         family = family_of(values)
         for entry in chosen.entries(family):
             values = merged(values, entry.as_dict())
+        values["from_presets"] = list(dict.fromkeys([*values["from_presets"], chosen.name]))
         config = from_dict(apply_overrides(values, [line for line in changes.splitlines() if line.strip()]))
         return *links_of(config), notes(chosen, family, config, language)
 

@@ -10,20 +10,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..trainer import TrainConfig, TrainResult
+from ..trainer.checkpoint import STATE_FILE
 from ..trainer.files import write_text
 from .fingerprint import fingerprint
 
-RECORD = "comfyui.json"
+RECORD, CONFIG_FILE = "comfyui.json", "config.yaml"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a job goes. `result` is there when it was done before; `resume` when it was stopped half-way."""
+    """Where a job goes. `result` is there when it was done before; `resume` when it was stopped half-way.
+
+    `passed` is an unfinished run with other settings that has the name that this job was to have.
+    """
 
     config: TrainConfig
     mark: str
     resume: bool = False
     result: TrainResult | None = None
+    passed: str | None = None
 
     def remember(self, result: TrainResult | None = None) -> None:
         """Note in the run's folder that the job can be resumed or, with a result, that it is done."""
@@ -33,27 +38,66 @@ class Run:
 
 def find_run(config: TrainConfig, lora_folder: Path, run_folder: Path) -> Run:
     """The job under its own name if that is free or was this very job, else under name_2, name_3 …"""
-    mark = _mark(config)
+    mark, unfinished = _mark(config), None
     for number in itertools.count(1):
         name = config.save.name if number == 1 else f"{config.save.name}_{number}"
-        folder = run_folder / name
-        save = config.save.model_copy(update={"name": name, "dir": str(lora_folder), "run_dir": str(folder)})
-        placed = config.model_copy(update={"save": save})
-        known = _read(folder / RECORD)
-        if known and known["mark"] == mark:
-            result = _result(known["result"]) if known["result"] else None
-            if result is None:
-                return Run(placed, mark, resume=True)
-            if all(file.is_file() for file in result.files):
-                return Run(placed, mark, result=result)
-        elif known is None and not _artefacts(lora_folder, name):
-            return Run(placed, mark)
+        placed = _placed(config, name, lora_folder, run_folder / name)
+        known = _read(run_folder / name / RECORD)
+        same = known is not None and known["mark"] == mark
+        if same and (run := _again(placed, mark)):
+            return run
+        if (same or known is None) and not _artefacts(lora_folder, name):
+            return Run(placed, mark, passed=unfinished)
+        if known and not known["result"] and not unfinished:
+            unfinished = name
     raise AssertionError("unreachable")
 
 
+def reopen_run(config: TrainConfig, name: str, lora_folder: Path, run_folder: Path) -> Run:
+    """An earlier run of this name: what is left of it to do, or its result. ValueError where it left nothing to go on from."""
+    placed = _placed(config, name, lora_folder, run_folder / name)
+    run = _again(placed, _mark(placed))
+    if run is None:
+        raise ValueError(f"run: {run_folder / name} holds no saved state to go on from; train it from the beginning with Train LoRA")
+    return run
+
+
+def saved_runs(run_folder: Path) -> list[str]:
+    """The names of the runs that a training can go on from, the newest first."""
+    states = [state for state in run_folder.glob(f"*/{STATE_FILE}") if (state.parent / CONFIG_FILE).is_file()]
+    return [state.parent.name for state in sorted(states, key=lambda state: state.stat().st_mtime, reverse=True)]
+
+
+def lost_files(name: str, run_folder: Path) -> list[Path]:
+    """Files of finished runs of this name, and of name_2, name_3 …, that are no longer there."""
+    numbered = re.compile(re.escape(name) + r"(_\d+)?")
+    folders = [record.parent for record in run_folder.glob(f"*/{RECORD}") if numbered.fullmatch(record.parent.name)]
+    results = [known["result"] for folder in folders if (known := _read(folder / RECORD)) and known["result"]]
+    return sorted(file for result in results for file in _result(result).files if not file.is_file())
+
+
+def _placed(config: TrainConfig, name: str, lora_folder: Path, folder: Path) -> TrainConfig:
+    save = config.save.model_copy(update={"name": name, "dir": str(lora_folder), "run_dir": str(folder)})
+    return config.model_copy(update={"save": save})
+
+
+def _again(placed: TrainConfig, mark: str) -> Run | None:
+    """A run that was here before: its result if its LoRA is there, else where it stands.
+
+    A finished run whose LoRA was deleted writes it again from its state.
+    """
+    folder = Path(str(placed.save.run_dir))
+    known = _read(folder / RECORD)
+    result = _result(known["result"]) if known and known["mark"] == mark and known["result"] else None
+    if result and result.artefact and result.artefact.is_file():
+        return Run(placed, mark, result=result)
+    return Run(placed, mark, resume=True) if (folder / STATE_FILE).is_file() else None
+
+
 def _mark(config: TrainConfig) -> str:
-    """Changes with every setting and every file of the job, not with its name."""
-    values = config.model_copy(update={"save": config.save.model_copy(update={"name": "-", "dir": "-", "run_dir": None})}).as_dict()
+    """Changes with every setting and every file of the job, not with its name or with where its settings come from."""
+    save = config.save.model_copy(update={"name": "-", "dir": "-", "run_dir": None})
+    values = config.model_copy(update={"save": save, "from_presets": ()}).as_dict()
     values["dataset"]["cache"]["dir"] = None
     folders = [path for folder in config.dataset.folders for path in (folder.path, folder.masks)]
     loras = [config.method.continue_from, *(lora.file for lora in config.base.loras)]

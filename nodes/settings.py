@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,8 +22,12 @@ from . import host
 from .fingerprint import fingerprint
 from .widgets import Widgets, optional_inputs
 
-Training = Mapping[str, Section]  # what travels along an LF_TRAINING link: sections of a TrainConfig, under their YAML names
+Training = Mapping[str, Any]  # what travels along an LF_TRAINING link: sections of a TrainConfig, under their YAML names, and from_presets
 FRESH = "a fresh LoRA"
+OPTIMIZER = Widgets(OptimizerSection, names={"kind": "optimizer", "args": "optimizer_args"})
+SCHEDULE = Widgets(ScheduleSection, prefix="schedule_", names={"kind": "schedule", "warmup": "warmup"})
+
+log = logging.getLogger(__name__)
 
 
 class LoraSettings:
@@ -68,10 +73,28 @@ class SettingsNode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         more = "Settings of another node, such as Loss & Noise, that hold too. What this node sets itself wins."
-        return {"required": {}, "optional": {"training": ("LF_TRAINING", {"tooltip": more}), **optional_inputs(*cls.PARTS.values())}}
+        inputs = {"training": ("LF_TRAINING", {"tooltip": more}), **optional_inputs(*cls.PARTS.values())}
+        return {"required": {}, "optional": inputs, "hidden": {"node_id": "UNIQUE_ID"}}
 
-    def execute(self, training: Training | None = None, **values: Any) -> tuple[Training]:
-        return ({**(training or {}), **{name: widgets.build(values) for name, widgets in self.PARTS.items()}},)
+    def execute(self, training: Training | None = None, node_id: str = "", **values: Any) -> tuple[Training]:
+        own = {name: widgets.build(values) for name, widgets in self.PARTS.items()}
+        if replaced := _replaced(training or {}, own):
+            log.warning("LoRA Furnace: %s", replaced)
+            host.show_text(replaced, node_id)
+        return ({**(training or {}), **own},)
+
+
+def _replaced(before: Training, own: Mapping[str, Section]) -> str:
+    """What an earlier node of the chain set and this one sets otherwise; that node may have been meant to come after this one."""
+    settings = [
+        f"{name}.{field} {old!r} becomes {value!r}"
+        for name, section in own.items()
+        if name in before
+        for field, value in section
+        if (old := getattr(before[name], field)) not in (value, type(section).model_fields[field].default)
+    ]
+    words = "this node replaces what one before it set; if that is not meant, connect that one after this one: "
+    return words + ", ".join(settings) if settings else ""
 
 
 class TrainingSettings(SettingsNode):
@@ -84,14 +107,41 @@ class TrainingSettings(SettingsNode):
     SEARCH_ALIASES = ["learning rate", "epochs", "steps", "optimizer", "scheduler", "sample prompts", "training settings"]
     PARTS = {
         "train": Widgets(TrainSection),
-        "optimizer": Widgets(OptimizerSection, names={"kind": "optimizer", "args": "optimizer_args"}),
-        "schedule": Widgets(ScheduleSection, prefix="schedule_", names={"kind": "schedule", "warmup": "warmup"}),
+        "optimizer": OPTIMIZER,
+        "schedule": SCHEDULE,
         "save": Widgets(
             SaveSection, prefix="save_", skip=("dir", "name", "run_dir"), names={"comment": "comment"}, advanced=("every_steps",)
         ),
         "sample": Widgets(SampleSection, prefix="sample_", advanced=("every_steps", "at_start", "size", "sampler", "scheduler")),
         "validate": Widgets(ValidateSection, prefix="validation_", skip=("folder",)),  # a folder is a socket of Train LoRA
     }
+
+
+class Optimizer(SettingsNode):
+    """How weights follow gradients."""
+
+    DESCRIPTION = (
+        "The optimizer, its learning rates and arguments, by themselves: for several trainings that share it, or to exchange it. "
+        "Goes between Training Settings and Train LoRA."
+    )
+    SEARCH_ALIASES = ["optimizer", "learning rate", "adamw", "8bit", "lion", "prodigy", "adafactor", "lora plus", "unet lr"]
+    PARTS = {"optimizer": OPTIMIZER}
+
+
+class Schedule(SettingsNode):
+    """How the learning rate changes over the run."""
+
+    DESCRIPTION = "Learning-rate schedule and warm-up by themselves. Goes between Training Settings and Train LoRA."
+    SEARCH_ALIASES = ["learning rate schedule", "lr scheduler", "warmup", "cosine", "restarts", "polynomial"]
+    PARTS = {"schedule": SCHEDULE}
+
+
+class Samples(SettingsNode):
+    """Pictures drawn while training."""
+
+    DESCRIPTION = "Prompts, interval, size and sampler of the sample pictures by themselves. Goes between Training Settings and Train LoRA."
+    SEARCH_ALIASES = ["sample prompts", "preview", "sample images", "validation images"]
+    PARTS = {"sample": Widgets(SampleSection)}
 
 
 class LossNoise(SettingsNode):

@@ -1,4 +1,4 @@
-"""The node that trains."""
+"""The nodes that train."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..trainer.events import Event, Saved, Status
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
 from .outputs import AnyName
-from .runs import Run, find_run
+from .runs import Run, find_run, lost_files
 from .settings import Training
 from .widgets import Widgets
 
@@ -59,6 +59,11 @@ class TrainLora:
         }
         return {"required": sockets | cls.NAME.inputs(), "optional": settings, "hidden": {"node_id": "UNIQUE_ID"}}
 
+    @classmethod
+    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
+        """ComfyUI keeps what a node gave; a LoRA that was deleted since must not come from there."""
+        return "\n".join(map(str, lost_files(lora_name, host.output_folder())))
+
     def execute(
         self,
         base: BaseSection,
@@ -71,11 +76,15 @@ class TrainLora:
     ) -> dict[str, Any]:
         name = self.NAME.build({"lora_name": lora_name}).name
         config = _config(name, base, dataset, lora or AdapterSection(), training or {}, held_out)
-        run = find_run(config, host.lora_folder(), host.output_folder())
-        display = NodeDisplay(node_id)
-        result = run.result or _train(run, display)
-        display(Status(_summary(run, config.save.name, result)))
-        return {"ui": {"images": [host.output_reference(path) for path in _last_samples(result)]}, "result": _outputs(result)}
+        return perform(find_run(config, host.lora_folder(), host.output_folder()), name, node_id)
+
+
+def perform(run: Run, wished: str, node_id: str) -> dict[str, Any]:
+    """Train, or take what was trained before, and show it on the node; `wished` is the name that the run was to have."""
+    display = NodeDisplay(node_id)
+    result = run.result or _train(run, display)
+    display(Status(_summary(run, wished, result)))
+    return {"ui": {"images": [host.output_reference(path) for path in _last_samples(result)]}, "result": _outputs(result)}
 
 
 def _config(
@@ -116,6 +125,8 @@ def _summary(run: Run, wished: str, result: TrainResult) -> str:
     done = "already trained, nothing to do" if run.result else f"{result.steps} steps in {result.seconds:.0f} s"
     loss = f", loss {result.final_loss:.4f}" if result.final_loss is not None else ""
     renamed = f" ({wished} was taken)" if name != wished else ""
+    if run.passed:
+        renamed = f" ({run.passed} is an unfinished run with other settings; Resume Training finishes it)"
     return f"{name}.safetensors{renamed}: {done}{loss}"
 
 
@@ -127,7 +138,7 @@ def _last_samples(result: TrainResult) -> list[Path]:
 
 def _outputs(result: TrainResult) -> tuple[Any, ...]:
     folder = host.lora_folder()
-    names = [str(path.relative_to(folder)) for path in result.files]
+    names = [str(path.relative_to(folder)) for path in result.files if path.is_file()]  # users throw numbered ones away
     curve = pictures.open_picture(result.run_dir / "loss.png")
     samples = [pictures.open_picture(path) for path in _last_samples(result)] or [curve]
     losses = {"loss": list(result.losses), "validation": list(result.validation)}

@@ -309,6 +309,17 @@ def test_resuming_a_finished_run_changes_nothing(job, tmp_path):
     assert first.artefact.read_bytes() == before
 
 
+def test_a_deleted_file_of_a_finished_run_is_written_again_from_its_state(job):
+    first = train(job(save={"name": "tiny", "dtype": "fp32", "every_epochs": None, "every_steps": 2}))
+    tensors = tiny.tensors_of(first.artefact)
+    first.artefact.unlink()
+    events = []
+    again = train(job(save={"name": "tiny", "dtype": "fp32", "every_epochs": None, "every_steps": 2}), resume=True, listen=events.append)
+    assert not [event for event in events if isinstance(event, StepDone)]
+    assert (again.artefact, again.files) == (first.artefact, first.files)
+    assert tiny.differing(tiny.tensors_of(again.artefact), tensors) == []
+
+
 def test_resuming_where_there_is_nothing_starts_with_a_warning(job):
     events = []
     result = train(job(), resume=True, listen=events.append)

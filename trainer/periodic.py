@@ -67,9 +67,11 @@ class Keeper:
         self.curve()
 
     def done_before(self) -> set[tuple[str, int]]:
-        """The work between steps that an earlier session did, by name and step."""
+        """The work between steps that an earlier session did, by name and step; if its last file was deleted, that is not done."""
         past = self.history()
-        return past.done | {("sample", step) for step, count in past.drawn.items() if count >= len(self.requests)}
+        step = past.steps[-1] if past.steps else 0
+        lost = set() if self._artefact_path(step).is_file() else {("save", step)}
+        return (past.done - lost) | {("sample", at) for at, count in past.drawn.items() if count >= len(self.requests)}
 
     def save_unsaved(self, job: Job, first: int) -> None:
         """Save where the loop ended, unless it did nothing since `first` or has just saved."""

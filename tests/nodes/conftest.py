@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +11,15 @@ from pathlib import Path
 import pytest
 from fake_comfy import FakeComfy
 from loaded_pack import ROOT, Pack
-from tiny import write_base, write_pictures
+from tiny import write_pictures
 
 
 @pytest.fixture
-def comfy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeComfy:
+def comfy(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeComfy:
     fake = FakeComfy(tmp_path)
     for name, module in fake.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    write_base(tmp_path / "tiny_base")
+    shutil.copytree(base, tmp_path / "tiny_base")
     write_pictures(tmp_path / "input" / "cat")
     return fake
 

@@ -97,7 +97,9 @@ class FakeComfy:
         self.texts.append((node_id, text))
 
     def _folder_paths(self) -> dict[str, Any]:
-        folders = {kind: self.base / "models" / kind for kind in ("checkpoints", "loras", "vae")} | {"datasets": self.base / "datasets"}
+        folders = {kind: self.base / "models" / kind for kind in ("checkpoints", "diffusers", "loras", "vae")} | {
+            "datasets": self.base / "datasets"
+        }
         others = {kind: self.base / kind for kind in ("input", "output", "temp", "user")}
         for folder in (*folders.values(), *others.values()):
             folder.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,23 @@ def test_presets_chain_and_ones_own_values_win(pack: Pack, links: dict[str, Any]
     assert notes.startswith("8 GB 显存") and "\n✗ dataset.batch_size = 2\n" in notes
 
 
+def test_where_values_come_from_travels_along(pack: Pack, links: dict[str, Any]) -> None:
+    """Into the configuration, from which the reasons of the presets can be shown; a loaded one keeps it."""
+    *first, _ = pack.call("LoadPreset", **links, preset=label(pack, "style"))
+    base, dataset, lora, training = first
+    *last, _ = pack.call("LoadPreset", base=base, dataset=dataset, lora=lora, training=training, preset=label(pack, "vram_8"))
+    last[3] = pack.call("LossNoise", training=last[3])[0]
+    config = pack.part("nodes.links").config_of(*last)
+    assert config.from_presets == ("style", "vram_8")
+    effects = {preset.name: (len(held), len(replaced)) for preset, held, replaced in pack.part("trainer.reading").preset_effects(config)}
+    assert set(effects) == {"style", "vram_8"} and effects["vram_8"][0] > 0
+    names = dict(zip(("base", "dataset", "lora", "training"), last, strict=True))
+    (text,) = pack.call("SaveConfiguration", **names, file_name="x", lora_name="cat")
+    assert yaml.safe_load(text)["from_presets"] == ["style", "vram_8"]
+    loaded = pack.call("LoadConfiguration", config="configs/x.yaml")
+    assert loaded[3]["from_presets"] == ("style", "vram_8")
+
+
 def test_a_wrong_change_is_named(pack: Pack, links: dict[str, Any]) -> None:
     error = pack.part("trainer.errors").ConfigError
     with pytest.raises(error, match=r"method\.rnak: unknown key; did you mean 'rank'"):

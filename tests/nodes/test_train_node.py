@@ -107,6 +107,36 @@ def test_cancel_keeps_the_work_and_goes_on(pack: Pack, monkeypatch: pytest.Monke
     assert any("resuming" in text for _, text in pack.comfy.texts)
 
 
+def test_a_deleted_lora_does_not_come_out_of_comfyuis_cache(pack: Pack) -> None:
+    """ComfyUI runs a node again where IS_CHANGED differs; a training must not make it differ, or what follows would run twice."""
+    stamp = pack.node("TrainLora").IS_CHANGED
+    before = stamp(lora_name="cat")
+    name, _, tensors, *_ = pack.call("TrainLora", **inputs(pack, save_every_steps=1))["result"]
+    file = pack.comfy.base / "models/loras" / name
+    assert stamp(lora_name="cat") == before
+    file.unlink()
+    assert stamp(lora_name="cat") != before and stamp(lora_name="ca") == before
+    again, _, written, *_ = pack.call("TrainLora", **inputs(pack, save_every_steps=1))["result"]
+    assert again == name and file.is_file() and stamp(lora_name="cat") == before
+    assert all(torch.equal(written[key], tensor) for key, tensor in tensors.items())
+    assert any("resuming after step 2" in text for _, text in pack.comfy.texts), "from its state, not from the beginning"
+
+
+def test_numbered_files_may_be_thrown_away(pack: Pack) -> None:
+    pack.call("TrainLora", **inputs(pack, save_every_steps=1))
+    (pack.comfy.base / "models/loras/cat-step00000001.safetensors").unlink()
+    pack.comfy.texts.clear()
+    assert pack.call("TrainLora", **inputs(pack, save_every_steps=1))["result"][:2] == ("cat.safetensors", "cat.safetensors")
+    assert "already trained" in pack.comfy.texts[-1][1]
+
+
+def test_provenance_is_no_other_job(pack: Pack) -> None:
+    pack.call("TrainLora", **inputs(pack))
+    given = inputs(pack)
+    given["training"] = {**given["training"], "from_presets": ("style",)}
+    assert pack.call("TrainLora", **given)["result"][0] == "cat.safetensors"
+
+
 def test_errors_carry_the_trainers_message(pack: Pack) -> None:
     with pytest.raises(pack.part("trainer.errors").TrainerError, match="not_there.safetensors"):
         base = pack.part("trainer.config").BaseSection(checkpoint="not_there.safetensors")

@@ -41,7 +41,10 @@ def test_training_node_gives_the_defaults(pack: Pack) -> None:
     config = pack.part("trainer.config").from_dict({"base": {"checkpoint": "a"}, "dataset": {"folders": [{"path": "b"}]}})
     for name, sections in (
         ("Training", {"train", "optimizer", "schedule", "save", "sample", "validate"}),
+        ("Optimizer", {"optimizer"}),
+        ("Schedule", {"schedule"}),
         ("LossNoise", {"loss", "noise"}),
+        ("Samples", {"sample"}),
     ):
         training = pack.call(name)[0]
         assert set(training) == sections
@@ -84,6 +87,27 @@ def test_settings_nodes_form_a_chain(pack: Pack) -> None:
     assert pack.call("LossNoise", training=both)[0]["noise"].offset == 0
 
 
+def test_single_sections_by_themselves(pack: Pack) -> None:
+    chain = pack.call("Training", steps=7, lr=1e-4)[0]
+    chain = pack.call("Optimizer", training=chain, optimizer="lion", lr=2e-5, optimizer_args="weight_decay=0.1")[0]
+    chain = pack.call("Schedule", training=chain, schedule="polynomial", schedule_power=2.0, warmup=10.0)[0]
+    chain = pack.call("Samples", training=chain, prompts="a\nb", every_epochs=0, every_steps=5, width=64, height=96)[0]
+    assert (chain["optimizer"].kind, chain["optimizer"].lr, chain["optimizer"].args) == ("lion", 2e-5, {"weight_decay": 0.1})
+    assert (chain["schedule"].kind, chain["schedule"].power, chain["schedule"].warmup) == ("polynomial", 2, 10)
+    assert [prompt.prompt for prompt in chain["sample"].prompts] == ["a", "b"]
+    assert (chain["sample"].every_epochs, chain["sample"].every_steps, chain["sample"].size) == (None, 5, (64, 96))
+    assert chain["train"].steps == 7
+    assert pack.comfy.texts == [], "what stood at its default may be replaced without a word"
+
+
+def test_a_node_that_replaces_what_an_earlier_one_set_says_so(pack: Pack) -> None:
+    lion = pack.call("Optimizer", optimizer="lion", lr=2e-5)[0]
+    both = pack.call("Training", training=lion, lr=2e-5, node_id="9")[0]
+    assert both["optimizer"].kind == "adamw"
+    ((node, text),) = pack.comfy.texts
+    assert node == "9" and text.endswith("connect that one after this one: optimizer.kind 'lion' becomes 'adamw'")
+
+
 def test_size(widgets, config) -> None:
     part = widgets.Widgets(config.SampleSection, prefix="sample_")
     assert part.build({"sample_width": 0, "sample_height": 0}).size is None
@@ -111,7 +135,7 @@ def test_wrong_values_name_the_widget(widgets, config, pack: Pack) -> None:
 
 
 def test_names_do_not_collide(pack: Pack) -> None:
-    for name, attribute in (("Training", "PARTS"), ("LossNoise", "PARTS")):
+    for name in ("Training", "Optimizer", "Schedule", "LossNoise", "Samples"):
         kind = pack.node(name)
-        count = sum(len(part.inputs()) for part in getattr(kind, attribute).values())
+        count = sum(len(part.inputs()) for part in kind.PARTS.values())
         assert len(defaults(kind)) == count
