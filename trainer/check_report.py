@@ -12,7 +12,7 @@ from .config import TrainConfig
 from .data.report import DatasetReport, describe_dataset
 from .estimate import MIB, Estimate, estimate
 from .events import Warned
-from .families import FAMILIES, find_family
+from .families import FAMILIES, find_family, load_base
 from .feed import reading_of
 from .files import free_bytes
 from .methods import METHODS
@@ -88,7 +88,7 @@ def check(config: TrainConfig) -> CheckReport:
     warnings += [f"save.name: {taken[0]} exists already; train would refuse this name without --resume"] if taken else []
     plan = make_plan(config)
     warnings += check_length(config, plan.total_steps) + without_effect(plan)
-    model = family.load(config.base, torch.device("meta"), DTYPES[config.train.precision])
+    model = load_base(family, config.base, torch.device("meta"), DTYPES[config.train.precision], config.memory)
     model.tokenizer = model.reader(reading_of(config.dataset.captions))
     warnings += [note.text for note in model.notes if isinstance(note, Warned)]
     tokenizer = model.tokenizer

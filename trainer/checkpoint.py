@@ -28,6 +28,8 @@ _FREE_TO_CHANGE = (
     "train.epochs",
     "train.steps",
     "train.device",
+    "memory.offload",
+    "memory.checkpoint_every",
     "dataset.cache",
     "base.tokenizer",
     "from_presets",

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from .config import TrainConfig
 from .families import Family, Model
+from .families.storage import device_bytes
 from .feed import Batch, caches_latents
 from .methods import METHODS, Method
 from .objective import batch_loss, make_objective
@@ -43,7 +44,7 @@ def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: 
     method = METHODS[config.method.kind](config.method, config.optimizer)
     method.attach(family, model, config.train.seed)
     if config.train.gradient_checkpointing:
-        family.enable_checkpointing(model)
+        family.enable_checkpointing(model, config.memory.checkpoint_every)
     parameters = sum(parameter.numel() for group in method.groups() for parameter in group.parameters)
     kept = [
         model.unet,
@@ -55,15 +56,11 @@ def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: 
     file_bytes = parameters * torch.finfo(DTYPES[config.save.dtype]).bits // 8
     return Estimate(
         parameters=parameters,
-        base_mib=sum(_bytes(network) for network in kept if network is not None) / MIB,
+        base_mib=sum(device_bytes(network) for network in kept if network is not None) / MIB,
         trained_mib=parameters * (4 + 4 + state + 2 * size) / MIB,
         activations_mib=_activations(config, family, model, method, largest_bucket) / MIB,
         file_mib=file_bytes / MIB,
     )
-
-
-def _bytes(network: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
 
 
 def _activations(config: TrainConfig, family: Family, model: Model, method: Method, size: tuple[int, int]) -> int:

@@ -26,6 +26,7 @@ def check_settings(config: TrainConfig) -> list[str]:
     parts = (
         check_objective(config.loss, config.noise),
         _check_optimizer(config),
+        ([], _memory_warnings(config)),
         METHODS[config.method.kind].check(config.method, config.optimizer),
     )
     for more_problems, more_warnings in parts:
@@ -77,6 +78,19 @@ def _check_optimizer(config: TrainConfig) -> tuple[list[str], list[str]]:
     except ConfigError as error:
         return problems + error.problems, []
     return problems, [] if problems else optimizer_warnings(config.optimizer, config.schedule.kind, device)
+
+
+def _memory_warnings(config: TrainConfig) -> list[str]:
+    warnings = []
+    if config.memory.checkpoint_every > 1 and not config.train.gradient_checkpointing:
+        warnings.append("memory.checkpoint_every: has no effect without train.gradient_checkpointing")
+    try:
+        on_cpu = resolve_device(config.train.device).type == "cpu"
+    except ConfigError:
+        return warnings
+    if config.memory.offload and on_cpu:
+        warnings.append("memory.offload: has no effect on the CPU, where all weights are in the computer's memory")
+    return warnings
 
 
 def check_places(config: TrainConfig, run_dir: Path, resume: bool) -> None:

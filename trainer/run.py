@@ -63,7 +63,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         plan = make_plan(config, stop)
         warnings = list(dict.fromkeys([*warnings, *check_length(config, plan.total_steps), *without_effect(plan)]))
         listen(Status(f"loading the model on {device} in {config.train.precision}"))
-        model = load_base(family, config.base, device, DTYPES[config.train.precision])
+        model = load_base(family, config.base, device, DTYPES[config.train.precision], config.memory)
         objective = make_objective(config.loss, config.noise, model.schedule)
         model.tokenizer = model.reader(reading_of(config.dataset.captions))
         mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps)
@@ -177,7 +177,7 @@ def _job(
     for text in method.attach(family, model, config.train.seed):
         tell(Warned(text))
     if config.train.gradient_checkpointing:
-        family.enable_checkpointing(model)
+        family.enable_checkpointing(model, config.memory.checkpoint_every)
     groups = method.groups()
     optimizer = build_optimizer(config.optimizer, [{"params": g.parameters, "name": g.name, "lr": g.lr} for g in groups])
     scaler = LossScaler(model.device, model.dtype)

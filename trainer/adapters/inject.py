@@ -28,7 +28,7 @@ class AdapterLayer:
         rank = adapter.rank_of(tensors)
         self.scale = 1.0 if rank is None else alpha / rank
         self.strength = 1.0
-        device = next(module.parameters()).device
+        device = self.module.weight.device
         self.tensors = {name: nn.Parameter(tensor.to(device, torch.float32)) for name, tensor in tensors.items()}
         self.live: dict[str, Tensor] = {}
         self.factor: Tensor | None = None  # DoRA's, made together with `live`

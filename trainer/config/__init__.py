@@ -5,6 +5,7 @@ from .blocks import BlockSection
 from .dataset import AugmentSection, BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
 from .io import from_dict, load, to_json, to_yaml
 from .job import TrainConfig
+from .memory import MemorySection
 from .method import AdapterSection
 from .objective import LossSection, NoiseSection
 from .optimizer import OptimizerSection, ScheduleSection
@@ -24,6 +25,7 @@ __all__ = [
     "FolderSection",
     "LoraFile",
     "LossSection",
+    "MemorySection",
     "NoiseSection",
     "OptimizerSection",
     "Prompt",

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .base import BaseSection
 from .dataset import DatasetSection
+from .memory import MemorySection
 from .method import Method
 from .objective import LossSection, NoiseSection
 from .optimizer import OptimizerSection, ScheduleSection
@@ -27,6 +28,7 @@ class TrainConfig(Section):
     loss: LossSection = LossSection()
     noise: NoiseSection = NoiseSection()
     train: TrainSection = TrainSection()
+    memory: MemorySection = MemorySection()
     save: SaveSection = SaveSection()
     sample: SampleSection = SampleSection()
     validation: ValidateSection = Field(ValidateSection(), alias="validate")

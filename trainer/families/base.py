@@ -138,8 +138,8 @@ class Family(Protocol):
 
     def load(self, base: BaseSection, device: torch.device, dtype: torch.dtype) -> Model: ...
 
-    def enable_checkpointing(self, model: Model) -> None:
-        """Recompute activations in the backward pass instead of keeping them."""
+    def enable_checkpointing(self, model: Model, every: int = 1) -> None:
+        """Recompute activations in the backward pass instead of keeping them, in every so many of the image network's blocks."""
         ...
 
     def encode_images(self, model: Model, pixels: Tensor) -> Tensor:

@@ -76,8 +76,12 @@ class StableDiffusion:
             notes=(note,) if note else (),
         )
 
-    def enable_checkpointing(self, model: Model) -> None:
+    def enable_checkpointing(self, model: Model, every: int = 1) -> None:
         model.unet.enable_gradient_checkpointing()
+        for number, block in enumerate((*model.unet.down_blocks, model.unet.mid_block, *model.unet.up_blocks)):
+            for module in block.modules():
+                if number % every and getattr(module, "gradient_checkpointing", False):
+                    module.gradient_checkpointing = False
         model.unet.train()  # both libraries recompute only in training mode; no layer of these networks drops anything
         for encoder in model.text_encoders.values():
             encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
