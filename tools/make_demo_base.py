@@ -322,7 +322,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=16000)
     parser.add_argument("--text-steps", type=int, default=1500, help="steps of the text encoder")
     parser.add_argument("--text-batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=6000, help="steps of the UNet")
+    parser.add_argument("--steps", type=int, default=5000, help="steps of the UNet")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)
