@@ -5,6 +5,7 @@ from .blocks import BlockWeightHook, BlockWeights, LoadLoraBlockWeight, SaveBloc
 from .configs import LoadConfiguration, SaveConfiguration
 from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
+from .grids import Grid, GridTrainer
 from .loss import LossAnalysis
 from .presets import LoadPreset
 from .resume import ResumeTraining
@@ -35,6 +36,8 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceLossAnalysis": LossAnalysis,
     "LoraFurnaceStrengthTest": StrengthTest,
     "LoraFurnaceStrengthTestTrainer": StrengthTestTrainer,
+    "LoraFurnaceGrid": Grid,
+    "LoraFurnaceGridTrainer": GridTrainer,
     "LoraFurnaceLoadLoraBlockWeight": LoadLoraBlockWeight,
     "LoraFurnaceBlockWeightHook": BlockWeightHook,
     "LoraFurnaceSaveBlockWeightedLora": SaveBlockWeightedLora,
@@ -63,6 +66,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
     "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",
     "LoraFurnaceStrengthTestTrainer": "LoRA Strength Test, Trainer's Sampler (LoRA Furnace)",
+    "LoraFurnaceGrid": "X/Y/Z Grid (LoRA Furnace)",
+    "LoraFurnaceGridTrainer": "X/Y/Z Grid, Trainer's Sampler (LoRA Furnace)",
     "LoraFurnaceLoadLoraBlockWeight": "Load LoRA (Block Weight) (LoRA Furnace)",
     "LoraFurnaceBlockWeightHook": "Block Weight LoRA Hook (LoRA Furnace)",
     "LoraFurnaceSaveBlockWeightedLora": "Save Block-Weighted LoRA (LoRA Furnace)",

@@ -73,6 +73,14 @@ def diffusers_folders() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def named_files(text: str) -> list[Path]:
+    """Files of any registered kind that have this name."""
+    if not text or len(text) > 255 or "\n" in text:
+        return []
+    found = (folder_paths.get_full_path(kind, text) for kind in folder_paths.folder_names_and_paths)
+    return [Path(path) for path in found if path]
+
+
 def lora_folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0])
 
@@ -204,6 +212,12 @@ def lora_hook(lora: Any, strength_model: float, strength_clip: float, start: flo
         frames.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=place, guarantee_steps=0))
     hooks.set_keyframes_on_hooks(hook_kf=frames)
     return hooks
+
+
+def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
+    """Model, CLIP and VAE, as the native Load Checkpoint loads them."""
+    embeddings = folder_paths.get_folder_paths("embeddings")
+    return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=True, embedding_directory=embeddings)[:3]
 
 
 def encode_text(clip: Any, text: str) -> Any:

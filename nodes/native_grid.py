@@ -1,62 +1,67 @@
-"""A strength test drawn with ComfyUI's own models and sampler."""
+"""Drawing the pictures of a grid with ComfyUI's own models and sampler."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from ..trainer.config import SampleSection
-from ..trainer.evaluate.grid import draw_grid
-from ..trainer.events import CellDrawn, Listener
+from ..trainer.block_weights import weight_blocks
+from ..trainer.evaluate.cells import Cell, LoraUse
+from ..trainer.events import StopCheck
 from . import host, pictures
+from .fingerprint import fingerprint
 
-Cells = list[list[list[torch.Tensor]]]  # [prompt][strength][file], each (1, H, W, 3)
+
+class NativePainter:
+    """A `Painter`: each cell is what Load LoRA (one after the other), KSampler and VAE Decode give.
+
+    `origin` says where the models come from, for the fingerprints; with None, no picture counts as drawn before.
+    """
+
+    def __init__(self, model: Any, clip: Any, vae: Any, origin: str | None = None):
+        self._given = (model, clip, vae)
+        self._origin = origin
+        self._checkpoint, self._loaded = "", self._given
+        self._files: dict[tuple[Path, str], Any] = {}
+        self._uses: tuple[LoraUse, ...] | None = None
+        self._patched: tuple[Any, Any] = (model, clip)
+        self._texts: dict[str, Any] = {}
+
+    def identity(self, cell: Cell) -> Any:
+        if cell.checkpoint:
+            return ["comfyui", fingerprint([Path(cell.checkpoint)])]
+        return None if self._origin is None else ["comfyui", self._origin]
+
+    def draw(self, cell: Cell, stop: StopCheck) -> Image.Image | None:
+        if stop():
+            return None
+        self._use(cell)
+        (model, clip), vae, request = self._patched, self._loaded[2], cell.request
+        positive, negative = (self._encoded(clip, text) for text in (request.prompt, request.negative))
+        settings = host.SamplerSettings(*request.size, request.seed, request.steps, request.cfg, request.sampler, request.scheduler)
+        return pictures.from_tensor(host.decode(vae, host.sample(model, positive, negative, settings))[0])
+
+    def _use(self, cell: Cell) -> None:
+        """Load and patch only what differs from the cell before."""
+        if cell.checkpoint != self._checkpoint:
+            self._checkpoint, self._uses = cell.checkpoint, None
+            self._loaded = host.load_checkpoint(Path(cell.checkpoint)) if cell.checkpoint else self._given
+        if cell.loras == self._uses:
+            return
+        self._files = {key: self._files.get(key) or _tensors(*key) for key in cell.files()}
+        self._patched = self._loaded[:2]
+        for use in cell.loras:
+            self._patched = host.apply_lora(*self._patched, self._files[use.file, use.blocks], use.strength, use.text_strength)
+        self._uses, self._texts = cell.loras, {}
+
+    def _encoded(self, clip: Any, text: str) -> Any:
+        if text not in self._texts:
+            self._texts[text] = host.encode_text(clip, text)
+        return self._texts[text]
 
 
-@dataclass(frozen=True)
-class NativeTest:
-    """What is drawn, and with what."""
-
-    model: Any
-    clip: Any
-    vae: Any
-    files: Sequence[Path]
-    strengths: Sequence[float]
-    sample: SampleSection
-    size: tuple[int, int]
-
-    def draw(self, listen: Listener) -> Cells:
-        """Every cell; a file is read once, and strength 0, which is the same for all files, is drawn once."""
-        prompts = self.sample.prompts
-        cells: Cells = [[[] for _ in self.strengths] for _ in prompts]
-        done, total = 0, len(prompts) * len(self.strengths) * len(self.files)
-        for file in self.files:
-            lora = host.load_lora(file)
-            for row, strength in enumerate(self.strengths):
-                model, clip = host.apply_lora(self.model, self.clip, lora, strength)
-                for page, prompt in zip(cells, prompts, strict=True):
-                    same = page[row] and strength == 0
-                    page[row].append(page[row][0] if same else self._picture(model, clip, prompt.prompt))
-                    done += 1
-                    listen(CellDrawn(done, total, pictures.from_tensor(page[row][-1][0])))
-        return cells
-
-    def grids(self, cells: Cells) -> list[Image.Image]:
-        """One labelled picture per prompt."""
-        one = self.sample
-        columns = [file.stem for file in self.files]
-        rows = [f"strength {strength:g}" for strength in self.strengths]
-        note = f"seed {one.seed} · {one.steps} steps · cfg {one.cfg:g} · {one.sampler} / {one.scheduler}"
-        drawn = [[[pictures.from_tensor(cell[0]) for cell in row] for row in page] for page in cells]
-        return [draw_grid(page, columns, rows, item.prompt, note) for page, item in zip(drawn, one.prompts, strict=True)]
-
-    def _picture(self, model: Any, clip: Any, prompt: str) -> torch.Tensor:
-        one = self.sample
-        positive, negative = (host.encode_text(clip, text) for text in (prompt, one.negative))
-        settings = host.SamplerSettings(*self.size, one.seed, one.steps, one.cfg, one.sampler, one.scheduler)
-        return host.decode(self.vae, host.sample(model, positive, negative, settings))
+def _tensors(file: Path, blocks: str) -> Any:
+    lora = host.load_lora(file)
+    return weight_blocks(lora, blocks).tensors() if blocks else lora

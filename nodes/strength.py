@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ..trainer import strength_test
 from ..trainer.config import BaseSection, SampleSection, TrainSection
 from ..trainer.errors import ConfigError
-from ..trainer.evaluate.strength import parse_strengths
+from ..trainer.evaluate.axes import parse_numbers
+from ..trainer.evaluate.shelf import MemoryShelf
+from ..trainer.evaluate.strength import strength_plan
+from ..trainer.evaluate.xyz import DrawnGrid, draw_cells
+from ..trainer.events import never
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
-from .native_grid import NativeTest
+from .native_grid import NativePainter
 from .sockets import PLAIN_MODELS
 from .widgets import Input, Widgets
 
 SAMPLE = Widgets(SampleSection, names={"sampler": "sampler_name"}, skip=("every_epochs", "every_steps", "at_start", "size"))
-PRECISION = Widgets(TrainSection, skip=tuple(name for name in TrainSection.model_fields if name not in ("precision", "device")))
+PRECISION = Widgets(TrainSection, only=("precision", "device"))
 ALIASES = ["lora strength", "lora grid", "xy plot", "compare loras", "lora weight test", "compare epochs"]
 LORAS_HELP = "Names of LoRA files, one a line, as Load LoRA lists them; or connect lora_names of Train LoRA."
 STRENGTHS_HELP = "Numbers and ranges such as 0-1.2/0.2 (from-to/step). 0 is the base model alone."
@@ -53,9 +56,8 @@ class StrengthTest:
 
     def execute(self, model: Any, clip: Any, vae: Any, loras: str, strengths: str, node_id: str = "", **values: Any) -> dict[str, Any]:
         sample, size = _sample(values)
-        test = NativeTest(model, clip, vae, _files(loras), parse_strengths(strengths), sample, size)
-        cells = test.draw(NodeDisplay(node_id))
-        return _answer(test.grids(cells), [cell for page in cells for row in page for cell in row])
+        plan = strength_plan(_files(loras), parse_numbers(strengths), sample, size)
+        return _answer(draw_cells(plan, NativePainter(model, clip, vae), MemoryShelf(), NodeDisplay(node_id), never))
 
 
 class StrengthTestTrainer:
@@ -81,12 +83,12 @@ class StrengthTestTrainer:
 
     def execute(self, base: BaseSection, loras: str, strengths: str, node_id: str = "", **values: Any) -> dict[str, Any]:
         sample, size = _sample(values)
-        files, numbers, options = _files(loras), parse_strengths(strengths), PRECISION.values(values)
+        files, numbers, options = _files(loras), parse_numbers(strengths), PRECISION.values(values)
         test = run_beside(
             lambda listen, stop: strength_test(base, files, numbers, sample, size, listen=listen, stop=stop, **options),
             NodeDisplay(node_id),
         )
-        return _answer(test.grids, [pictures.to_tensor(cell) for page in test.cells for row in page for cell in row if cell])
+        return _answer(test)
 
 
 def _inputs(side: int) -> dict[str, Input]:
@@ -117,7 +119,9 @@ def _files(names: str) -> list[Path]:
     return [host.model_path("loras", name) for name in wanted]
 
 
-def _answer(grids: list[Image.Image], cells: list[torch.Tensor]) -> dict[str, Any]:
+def _answer(test: DrawnGrid) -> dict[str, Any]:
     """The grids also appear on the node itself."""
+    grids = list(test.sheets())
     shown = [host.save_preview(grid) for grid in grids]
-    return {"ui": {"images": shown}, "result": ([pictures.to_tensor(grid) for grid in grids], torch.cat(cells))}
+    images = torch.cat([pictures.to_tensor(picture) for picture in test.pictures()])
+    return {"ui": {"images": shown}, "result": ([pictures.to_tensor(grid) for grid in grids], images)}

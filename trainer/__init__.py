@@ -16,11 +16,11 @@ from .result import TrainResult
 
 if TYPE_CHECKING:
     from .check_report import CheckReport
-    from .evaluate.strength import StrengthTest
+    from .evaluate.xyz import DrawnGrid, GridPlan
 
 __version__ = "0.1.0"
 
-__all__ = ["TrainConfig", "TrainResult", "TrainerError", "check", "load_config", "strength_test", "train"]
+__all__ = ["TrainConfig", "TrainResult", "TrainerError", "check", "draw_grid", "load_config", "strength_test", "train"]
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = (), presets: Iterable[str] = ()) -> TrainConfig:
@@ -49,10 +49,17 @@ def check(config: TrainConfig) -> CheckReport:
     return run_check(config)
 
 
+def draw_grid(base: BaseSection, plan: GridPlan, **options: Any) -> DrawnGrid:
+    """Draw an X/Y/Z grid with the trainer's own sampler; see `trainer.evaluate.strength.draw_plan`."""
+    from .evaluate.strength import draw_plan
+
+    return draw_plan(base, plan, **options)
+
+
 def strength_test(
     base: BaseSection, files: Sequence[Path], strengths: Sequence[float], sample: SampleSection, resolution: tuple[int, int], **options: Any
-) -> StrengthTest:
-    """Draw prompts with LoRA files at strengths; see `trainer.evaluate.strength.strength_test`."""
-    from .evaluate.strength import strength_test as run_test
+) -> DrawnGrid:
+    """Draw prompts with LoRA files at strengths; see `trainer.evaluate.strength`."""
+    from .evaluate.strength import draw_plan, strength_plan
 
-    return run_test(base, files, strengths, sample, resolution, **options)
+    return draw_plan(base, strength_plan(files, strengths, sample, resolution), **options)

@@ -220,3 +220,41 @@ def test_strength_test_equals_native_nodes(comfy: Comfy, checkpoint: str) -> Non
     for cell, strength in zip(cells, strengths, strict=True):
         assert np.array_equal(cell, pictures(comfy, outputs, f"native {strength}")[0]), f"strength {strength}"
     assert not np.array_equal(cells[0], cells[2]), "the LoRA must show"
+
+
+def test_a_grid_equals_native_nodes_and_is_not_drawn_again(comfy: Comfy, checkpoint: str) -> None:
+    """Strengths of image part and text encoder, over a second LoRA that is in every picture."""
+    size = {"width": SIZE, "height": SIZE, "seed": 7, "steps": 2, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal"}
+    files = trained(comfy, checkpoint, "grid")
+    stack = comfy.base / "models/loras/grid_second.safetensors"
+    comfy.run(files | {"plain": use("PreviewAny", source=["train", 0])}, timeout=900)
+    stack.write_bytes((comfy.base / "models/loras/grid.safetensors").read_bytes())
+    prompt = {name: files[name] for name in ("ckpt", "latent")} | {
+        "grid": use(
+            "LoraFurnaceGrid", model=["ckpt", 0], clip=["ckpt", 1], vae=["ckpt", 2], loras="grid.safetensors", prompts="a house",
+            negative="blurry", x_axis="strength", x_values="0, 1", y_axis="strength_clip", y_values="0.5", z_axis="nothing", z_values="",
+            stack="grid_second:0.4", grid_name="native", **size,
+        ),
+        "cells": use("PreviewImage", images=["grid", 1]),
+    }  # fmt: skip
+    for strength in (0.0, 1.0):
+        name = str(strength)
+        links = {"model": ["ckpt", 0], "clip": ["ckpt", 1]}
+        prompt[f"first {name}"] = use("LoraLoader", lora_name="grid.safetensors", strength_model=strength, strength_clip=0.5, **links)
+        links = {"model": [f"first {name}", 0], "clip": [f"first {name}", 1]}
+        prompt[f"second {name}"] = use("LoraLoader", lora_name=stack.name, strength_model=0.4, strength_clip=0.4, **links)
+        prompt |= drawn(name, "a house", [f"second {name}", 0], [f"second {name}", 1])
+    outputs = comfy.run(prompt, timeout=900)
+    cells = pictures(comfy, outputs, "cells")
+    assert len(cells) == 2 and not np.array_equal(*cells)
+    for cell, strength in zip(cells, ("0.0", "1.0"), strict=True):
+        assert np.array_equal(cell, pictures(comfy, outputs, f"native {strength}")[0]), strength
+    stored = sorted((comfy.base / "output/lora_furnace/grids/native/cells").glob("*.png"))
+    assert len(stored) == 2
+    times = [path.stat().st_mtime_ns for path in stored]
+    again = {name: prompt[name] for name in ("ckpt", "grid", "cells")}
+    again["grid"]["inputs"]["loras"] = "grid"  # another text, the same pictures: ComfyUI runs the node again
+    with comfy.listen() as (client, events):
+        assert outcome(comfy.wait(comfy.queue(again, client), 900)) == "success"
+        assert any("2 of 2 pictures are already drawn" in event.data["text"] for event in events.of("text"))
+    assert [path.stat().st_mtime_ns for path in stored] == times

@@ -32,6 +32,8 @@ NODES = (
     "LoadConfiguration",
     "StrengthTest",
     "StrengthTestTrainer",
+    "Grid",
+    "GridTrainer",
     "LoadLoraBlockWeight",
     "BlockWeightHook",
     "SaveBlockWeightedLora",

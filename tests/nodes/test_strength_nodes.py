@@ -29,7 +29,7 @@ def test_trainers_sampler(pack: Pack, lora: str) -> None:
 def test_native_order(pack: Pack, lora: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompt by prompt, strength by strength, file by file; strength 0 is drawn once."""
     second = pack.comfy.base / "models/loras/second.safetensors"
-    second.write_bytes((pack.comfy.base / "models/loras" / lora).read_bytes())
+    second.write_bytes(b"another content")
     host = pack.part("nodes.host")
     drawn = []
 
@@ -38,13 +38,13 @@ def test_native_order(pack: Pack, lora: str, monkeypatch: pytest.MonkeyPatch) ->
         return torch.full((1, 8, 8, 3), len(drawn) / 100)
 
     monkeypatch.setattr(host, "load_lora", lambda path: path.stem)
-    monkeypatch.setattr(host, "apply_lora", lambda model, clip, lora, strength: ((lora, strength) if strength else None, clip))
+    monkeypatch.setattr(host, "apply_lora", lambda model, clip, lora, strength, _: ((lora, strength) if strength else None, clip))
     monkeypatch.setattr(host, "encode_text", lambda clip, text: text)
     monkeypatch.setattr(host, "sample", sample)
     monkeypatch.setattr(host, "decode", lambda vae, latents: latents)
     answer = pack.call("StrengthTest", model=0, clip=0, vae=0, loras=f"{lora}\nsecond.safetensors", strengths="0 1", prompts="a\nb")
     first = Path(lora).stem
-    assert drawn == [(None, "a"), (None, "b"), ((first, 1.0), "a"), ((first, 1.0), "b"), (("second", 1.0), "a"), (("second", 1.0), "b")]
+    assert drawn == [(0, "a"), (0, "b"), ((first, 1.0), "a"), ((first, 1.0), "b"), (("second", 1.0), "a"), (("second", 1.0), "b")]
     order = [round(float(picture[0, 0, 0]) * 100) for picture in answer["result"][1]]
     assert order == [1, 1, 3, 5, 2, 2, 4, 6]
 

@@ -24,16 +24,20 @@ def load_adapters(path: Path, targets: Iterable[tuple[str, nn.Module]]) -> tuple
 
     ModelFileError where the file cannot be read or fits none of the layers.
     """
+    return fit_adapters(path, read_tensors(path), targets)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """All tensors of a file; ModelFileError where it cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        tensors = load(path.read_bytes())
+        return load(path.read_bytes())
     except OSError as error:
         raise ModelFileError(f"LoRA {path} cannot be read: {error.strerror or error}") from None
     except (SafetensorError, ValueError) as error:
         raise ModelFileError(f"LoRA {path} is not a whole safetensors file: {error}") from None
-    return fit_adapters(path, tensors, targets)
 
 
 def fit_adapters(path: Path, tensors: Mapping[str, Tensor], targets: Iterable[tuple[str, nn.Module]]) -> tuple[AdapterSet, list[str]]:
@@ -79,12 +83,13 @@ def _algorithm(path: Path, key: str, weights: Tensors) -> Adapter:
     raise ModelFileError(f"LoRA {path}: {key} has the tensors {', '.join(sorted(weights))}, which are of no known adapter")
 
 
-def set_strength(adapters: AdapterSet, strength: float, dtype: torch.dtype) -> None:
-    """Let the model run with these adapters at a strength; 0 is the plain model."""
+def set_strength(adapters: AdapterSet, strength: float | Mapping[str, float], dtype: torch.dtype) -> None:
+    """Let the model run with these adapters at a strength, or at one for each layer's key; 0 is the plain model."""
     adapters.release()
-    if strength == 0:
+    strengths = {layer.key: strength if isinstance(strength, (int, float)) else strength[layer.key] for layer in adapters.layers}
+    if not any(strengths.values()):
         return
     for layer in adapters.layers:
-        layer.strength = strength
+        layer.strength = strengths[layer.key]
     with torch.no_grad():
         adapters.cast(dtype)

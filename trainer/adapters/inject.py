@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class AdapterLayer:
         self.live: dict[str, Tensor] = {}
         self.factor: Tensor | None = None  # DoRA's, made together with `live`
         self.drops: Drops | None = None  # None outside of training
+        self.inner: Callable[[Tensor], Tensor] | None = None  # the forward of an adapter that was attached before
 
     @property
     def magnitude(self) -> Tensor | None:
@@ -52,7 +53,7 @@ class AdapterLayer:
         return self._add(x, output, self.scale * self.strength) if self.live else output
 
     def _plain(self, x: Tensor) -> Tensor:
-        return type(self.module).forward(self.module, x)
+        return self.inner(x) if self.inner else type(self.module).forward(self.module, x)
 
     def _add(self, x: Tensor, output: Tensor, scale: float) -> Tensor:
         if self.drops is None:
@@ -118,13 +119,15 @@ class AdapterSet:
         self.layers = list(layers)
 
     def attach(self) -> None:
-        """Let every layer's forward go through its adapter."""
+        """Let every layer's forward go through its adapter, and through those attached before, whose changes add up."""
         for layer in self.layers:
+            layer.inner = layer.module.__dict__.get("forward")
             layer.module.forward = layer.forward
 
     def detach(self) -> None:
-        """Give the model back as it was; safe to call twice."""
+        """Give the model back without any adapters; safe to call twice."""
         for layer in self.layers:
+            layer.inner = None
             layer.module.__dict__.pop("forward", None)
 
     def cast(self, dtype: torch.dtype, draw: float | None = None) -> None:

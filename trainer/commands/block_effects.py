@@ -49,15 +49,15 @@ def run(options: argparse.Namespace, path: Path, weighted: WeightedLora) -> dict
 
 def _question(weighted: WeightedLora, texts: dict[str, str]) -> Question:
     from ..errors import ConfigError
+    from ..evaluate.axes import parse_numbers
     from ..evaluate.block_effects import ask
-    from ..evaluate.strength import parse_strengths
 
     try:
         seeds = [int(item) for item in texts["seeds"].split(",")]
         threshold = float(texts["threshold"])
     except ValueError:
         raise ConfigError(f"--seeds {texts['seeds']} or --threshold {texts['threshold']} is not a number") from None
-    return ask(weighted, texts["sets"], parse_strengths(texts["ratios"]), seeds, threshold)
+    return ask(weighted, texts["sets"], parse_numbers(texts["ratios"], "ratios"), seeds, threshold)
 
 
 def _config(path: Path, base: str | None, prompt: str, overrides: Sequence[str]) -> TrainConfig:

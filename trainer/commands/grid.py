@@ -3,40 +3,89 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .shared import Interrupt, add_config, read_config
 
-HELP = "Draw a strength grid of LoRA files with the trainer's own sampler."
+if TYPE_CHECKING:
+    from ..config import TrainConfig
+    from ..evaluate.axes import Axis
+    from ..evaluate.xyz import GridPlan
+
+HELP = "Draw a grid of LoRA files, strengths, prompts, seeds and more with the trainer's own sampler."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "configuration that the files were trained with; its base and sample sections are used")
-    parser.add_argument("--lora", nargs="+", metavar="FILE", help="LoRA files; default: every file of the run")
-    parser.add_argument("--strengths", default="0-1.2/0.2", help="numbers and ranges (default: %(default)s)")
+    parser.add_argument("--lora", nargs="+", metavar="FILE", help="LoRA files, patterns or run folders; default: every file of the run")
+    parser.add_argument(
+        "--strengths", default="0-1.2/0.2", help="numbers and ranges, the rows where no axis is given (default: %(default)s)"
+    )
+    for name, where in (("x", "across"), ("y", "down"), ("z", "page by page")):
+        text = f"what varies {where}: strength=0.1-1.2/0.1, prompt=red,blue, lora for the files of --lora, and more; ? lists all kinds"
+        parser.add_argument(f"--{name}", metavar="KIND=VALUES", help=text)
+    parser.add_argument("--with", dest="stack", action="append", default=[], metavar="FILE:STRENGTH", help="a LoRA in every picture")
+    parser.add_argument(
+        "--prompt", action="append", default=[], metavar="TEXT", help="instead of the configuration's prompts; may be repeated"
+    )
     parser.add_argument("--out", default="out/grid", metavar="DIR", help="folder of the results (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from .. import strength_test
+    from .. import draw_grid
     from ..console import ConsoleListener
-    from ..evaluate.strength import parse_strengths, write_pictures
-    from ..log import LOG_FILE, history
-    from ..preflight import run_dir_of
+    from ..evaluate.shelf import FolderShelf
+    from ..evaluate.xyz import write_sheets
 
     config = read_config(options)
-    files = [Path(file) for file in options.lora or ()] or list(dict.fromkeys(history(run_dir_of(config) / LOG_FILE).files))
+    out = Path(options.out)
+    plan = _plan(config, options)
     console = ConsoleListener()
     try:
         with Interrupt() as stop:
-            strengths = parse_strengths(options.strengths)
-            test = strength_test(
-                config.base, files, strengths, config.sample, config.dataset.resolution,
-                precision=config.train.precision, device=config.train.device, listen=console, stop=stop,
+            shelf = FolderShelf(out / "cells", model=Path(config.base.checkpoint))
+            train = config.train
+            grid = draw_grid(
+                config.base, plan, precision=train.precision, device=train.device, shelf=shelf, listen=console, stop=stop
             )  # fmt: skip
     finally:
         console.finish()
-    pictures = write_pictures(test, Path(options.out))
-    print("\n".join(f"grid: {path}" for path in pictures))
-    return {"status": "done" if test.finished else "stopped", "grids": [str(path) for path in pictures]}
+    paths = write_sheets(grid, out)
+    print("\n".join(f"grid: {path}" for path in paths))
+    return {"status": "done" if grid.finished else "stopped", "grids": [str(path) for path in paths]}
+
+
+def _plan(config: TrainConfig, options: argparse.Namespace) -> GridPlan:
+    """Files across and strengths down, or the axes that were named."""
+    from ..diffusion.samplers import SAMPLERS, SCHEDULERS
+    from ..errors import ConfigError
+    from ..evaluate.axes import Names, lora_axis, parse_numbers, parse_uses
+    from ..evaluate.cells import LoraUse
+    from ..evaluate.lora_files import find_loras, run_files
+    from ..evaluate.strength import strength_plan
+    from ..evaluate.xyz import GridPlan
+    from ..preflight import run_dir_of
+    from ..sample import requests
+
+    names = Names(samplers=list(SAMPLERS), schedulers=list(SCHEDULERS))
+    sample = config.sample.model_validate({**config.sample.model_dump(), "prompts": options.prompt or config.sample.prompts})
+    files = [file for text in options.lora or () for file in find_loras(text)] if options.lora else run_files(run_dir_of(config))
+    stack = parse_uses("\n".join(options.stack), names)
+    given = {name: text for name in "xyz" if (text := getattr(options, name))}
+    if not given:
+        plan = strength_plan(files, parse_numbers(options.strengths), sample, config.dataset.resolution)
+        return replace(plan, loras=(LoraUse(files[0]), *stack))
+    axes: dict[str, Axis] = {name: lora_axis(files) if text in ("lora", "lora=") else _axis(text, names) for name, text in given.items()}
+    if options.lora and len(files) > 1 and not any(axis.kind == "lora" for axis in axes.values()):
+        raise ConfigError(f"lora: {len(files)} files need an axis of their own, such as --x lora; or name one")
+    tested = (LoraUse(files[-1]),) if files else ()
+    return GridPlan(tuple(requests(sample, config.dataset.resolution)), (*tested, *stack), **axes)
+
+
+def _axis(text: str, names: Any) -> Axis:
+    from ..evaluate.axes import make_axis
+
+    kind, _, values = text.partition("=")
+    return make_axis(kind.strip(), values, names)

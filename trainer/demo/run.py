@@ -11,7 +11,9 @@ from typing import Any
 from .. import TrainConfig, TrainResult, strength_test, train
 from ..config import from_dict
 from ..errors import TrainerError
-from ..evaluate.strength import parse_strengths, write_pictures
+from ..evaluate.axes import parse_numbers
+from ..evaluate.shelf import FolderShelf
+from ..evaluate.xyz import write_sheets
 from ..events import Event, Listener, StopCheck, Validated
 from . import base_folder, dataset_folder, heldout_folder
 
@@ -93,14 +95,15 @@ def run_demo(out: Path, steps: int | None, listen: Listener, stop: StopCheck) ->
     test = strength_test(
         config.base,
         _columns(result.files),
-        parse_strengths(STRENGTHS),
+        parse_numbers(STRENGTHS),
         config.sample,
         config.dataset.resolution,
         precision=config.train.precision,
+        shelf=FolderShelf(out / "cells", model=base_folder()),
         listen=listen,
         stop=stop,
     )
-    grid = write_pictures(test, out)[0] if test.finished else None
+    grid = write_sheets(test, out)[0] if test.finished else None
     return DemoResult(result, grid, heldout, time.time() - start)
 
 
