@@ -82,7 +82,9 @@ def test_captions_encoded_by_packed_weights_are_cached_apart(job):
         events: list = []
         train(job(method=only_unet, train=steps, memory={"weights": kind}, save={"name": name}), listen=events.append)
         losses[name] = [event.loss for event in events if isinstance(event, StepDone)]
-        fresh = job(method=only_unet, train=steps, memory={"weights": kind}, save={"name": f"{name}_fresh", "dir": f"{job().save.dir}_{name}"})
+        fresh = job(
+            method=only_unet, train=steps, memory={"weights": kind}, save={"name": f"{name}_fresh", "dir": f"{job().save.dir}_{name}"}
+        )
         events.clear()
         train(fresh, listen=events.append)
         assert [event.loss for event in events if isinstance(event, StepDone)] == losses[name]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .cheaper import cheaper, device_mib
 from .checkpoint import existing_artefacts
 from .config import TrainConfig
 from .data.report import DatasetReport, describe_dataset
@@ -33,7 +34,8 @@ class CheckReport:
     blocks: BlockReport | None  # where blocks train differently
     plan: Plan
     estimate: Estimate
-    free_mib: int
+    free_mib: int  # on the disk
+    device_mib: int | None  # memory that the device has for this
     files: int  # LoRA files that the run would save
     warnings: tuple[str, ...]
 
@@ -47,6 +49,8 @@ class CheckReport:
             "steps_per_epoch": self.plan.steps_per_epoch,
             "held_out": len(self.plan.held_out),
             "estimated_mib": self.estimate.total_mib,
+            "estimated_stages_mib": self.estimate.stages,
+            "device_mib": self.device_mib,
             "lora_mib": round(self.estimate.file_mib, 1),
             "trained_parameters": self.estimate.parameters,
             "free_disk_mib": self.free_mib,
@@ -70,8 +74,10 @@ class CheckReport:
             f"{plan.epochs} epochs = {plan.total_steps} steps, {warm} of them warm-up",
             *(self.blocks.lines() if self.blocks else ()),
             f"LoRA: {need.parameters:,} numbers, {need.file_mib:.1f} MiB per file, up to {self.files} files",
-            f"memory (estimated): {need.total_mib:,} MiB = base {need.base_mib:,.0f} + trained {need.trained_mib:,.0f} "
-            f"+ activations {need.activations_mib:,.0f}, with overhead",
+            f"memory (estimated): {need.total_mib:,} MiB = the most of "
+            + ", ".join(f"{stage} {size:,}" for stage, size in need.stages.items())
+            + f"; training is base {need.base_mib:,.0f} + trained {need.trained_mib:,.0f} + activations and gradients "
+            f"{need.activations_mib:,.0f}, with overhead",
             f"free disk: {self.free_mib:,} MiB in {config.save.dir}",
             *(f"warning: {text}" for text in self.warnings),
         ]
@@ -97,18 +103,24 @@ def check(config: TrainConfig) -> CheckReport:
     blocks = METHODS[config.method.kind](config.method, config.optimizer).report(family, model)
     warnings += blocks.warnings if blocks else ()
     need = estimate(config, family, model, largest)
+    device = resolve_device(config.train.device)
+    room = device_mib(device)
+    if room is not None and need.total_mib > room:
+        advice = cheaper(config, family, largest, device, room)
+        warnings.append(f"memory: {need.total_mib:,} MiB are needed (estimated), {device} has {room:,}; {advice}")
     files = _saves(plan)
     free = free_bytes(run_dir) // MIB
     if files * need.file_mib > free:
         warnings.append(f"save.dir: {files} files of {need.file_mib:.0f} MiB need more than the {free:,} MiB that are free")
     return CheckReport(
         family=family.spec.title,
-        device=str(resolve_device(config.train.device)),
+        device=str(device),
         dataset=dataset,
         blocks=blocks,
         plan=plan,
         estimate=need,
         free_mib=free,
+        device_mib=room,
         files=files,
         warnings=tuple(dict.fromkeys(warnings)),
     )

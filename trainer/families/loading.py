@@ -23,9 +23,7 @@ def check_loras(base: BaseSection) -> list[str]:
     return [f"base.loras.{number}.file: {file} is not a file" for number, file in missing]
 
 
-def load_base(
-    family: Family, base: BaseSection, device: torch.device, dtype: torch.dtype, memory: MemorySection | None = None
-) -> Model:
+def load_base(family: Family, base: BaseSection, device: torch.device, dtype: torch.dtype, memory: MemorySection | None = None) -> Model:
     """The model of a configuration with its LoRAs merged: W + strength · ΔW, added in float32 and rounded once.
 
     Tensors that no layer took are noted on it. ModelFileError where a file is for another model. Networks on the meta device
