@@ -17,7 +17,7 @@ from ..evaluate.xyz import write_sheets
 from ..events import Event, Listener, StopCheck, Validated
 from . import base_folder, dataset_folder, heldout_folder
 
-PROMPT = "zibu on a blue background"
+PROMPT = "a big zibu on a blue background"
 STRENGTHS = "0-1.2/0.2"
 MOST_COLUMNS = 6
 
@@ -69,7 +69,7 @@ def demo_config(out: Path, steps: int | None = None) -> TrainConfig:
             "schedule": {"kind": "cosine", "warmup": 0.05},
             "train": {"epochs": 15, "steps": steps, "precision": "fp32", "seed": 1},
             "save": {"dir": str(out), "name": "zibu", "every_epochs": 3},
-            "sample": {"prompts": [PROMPT], "cfg": 5, "steps": 20, "every_epochs": 5},
+            "sample": {"prompts": [PROMPT], "cfg": 3, "steps": 20, "every_epochs": 5},
             "validate": {"folder": str(heldout_folder()), "every_epochs": 5},
         }
     )
