@@ -108,6 +108,39 @@ def test_entries_that_other_programs_read(saved):
     assert all(isinstance(value, str) for value in metadata.values())
 
 
+@pytest.mark.parametrize(
+    ("family", "prediction", "version", "architecture"),
+    [
+        ("sd15", "v", "sd_v1_v", "stable-diffusion-v1"),
+        ("sd2", "epsilon", "sd_v2", "stable-diffusion-v2-512"),
+        ("sd2", "v", "sd_v2_v", "stable-diffusion-v2-768-v"),
+        ("sdxl", "epsilon", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
+        ("sdxl", "v", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
+    ],
+)
+def test_every_family_and_prediction_is_named_as_by_sd_scripts(base, pictures, tmp_path, family, prediction, version, architecture):
+    folder = base if family == "sd15" else tiny.write_base(tmp_path / "base", family=family)
+    config = tiny.job(
+        folder,
+        pictures,
+        tmp_path,
+        base={"checkpoint": str(folder), "prediction": prediction, "zero_terminal_snr": prediction == "v"},
+        method={"rank": 1, "train_text_encoder": False},
+        train={"steps": 1, "precision": "fp32", "device": "cpu"},
+    )
+    with safe_open(train(config).artefact, "pt") as file:
+        metadata = file.metadata()
+    expected = {
+        "ss_base_model_version": version,
+        "ss_v2": str(family == "sd2"),
+        "ss_zero_terminal_snr": str(prediction == "v"),
+        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.prediction_type": prediction,
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models" if family == "sdxl" else "diffusers",
+    }
+    assert {name: metadata.get(name) for name in expected} == expected
+
+
 def test_the_configuration_can_be_read_from_the_file(saved):
     from trainer.config import from_dict
 

@@ -144,6 +144,17 @@ def test_timesteps_are_uniform_over_their_range(first, end, last):
     assert float(drawn.double().mean()) == pytest.approx((first + last) / 2, abs=(last - first) / 40)
 
 
+def test_the_default_range_is_all_of_a_shorter_or_longer_schedule():
+    """1000 stands for the end; another number is meant as it is."""
+    for length in (500, 1500):
+        kind = SimpleNamespace(schedule=NoiseSchedule.scaled_linear(steps=length), device=torch.device("cpu"))
+        assert make(kind).timesteps == (0, length)
+        assert make(kind, noise={"min_timestep": 100}).timesteps == (100, length)
+        assert make(kind, noise={"max_timestep": 400}).timesteps == (0, 400)
+        with pytest.raises(ConfigError, match=rf"noise\.max_timestep: 1600 is too high for the model's {length} timesteps; lower it"):
+            make(kind, noise={"max_timestep": 1600})
+
+
 @pytest.mark.parametrize(
     ("settings", "prediction", "weight"),
     [

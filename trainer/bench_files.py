@@ -17,6 +17,8 @@ from .families.openclip import to_openclip
 from .families.sd_files import UNET_PREFIX, VAE_PREFIX
 from .files import replacing
 
+_PROJECTIONS = ("proj_in.weight", "proj_out.weight")  # around the UNet's transformer blocks
+
 
 def random_checkpoint(path: Path, family: str) -> Path:
     """A checkpoint of a family with LDM names in fp16 (2.1 to 6.9 GB), with a byte-level tokenizer beside it."""
@@ -49,8 +51,10 @@ def checkpoint_shapes(spec: FamilySpec) -> Iterator[tuple[str, tuple[int, ...]]]
     unet_config, vae_config = spec.configs["unet"], spec.configs["vae"]
     with torch.device("meta"):
         unet, vae = UNet2DConditionModel(**unet_config).state_dict(), AutoencoderKL(**vae_config).state_dict()
+    linear = any(part.openclip for part in spec.text_parts)  # Stable Diffusion 2 brought OpenCLIP and linear projections
     for old, new in rename(unet, unet_table(unet_config), to_ldm=True).items():
-        yield UNET_PREFIX + new, tuple(unet[old].shape)
+        shape = tuple(unet[old].shape)
+        yield UNET_PREFIX + new, shape[:2] if linear and old.endswith(_PROJECTIONS) else shape
     for old, new in rename(vae, vae_table(vae_config), to_ldm=True).items():
         shape = tuple(vae[old].shape)
         yield VAE_PREFIX + new, (*shape, 1, 1) if is_linear_attention(old) else shape

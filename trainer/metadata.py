@@ -199,6 +199,6 @@ def _modelspec(plan: Plan, model: Model, finished: float) -> dict[str, Any]:
         "encoder_layer": str(model.clip_skip),
     }
     first, end = plan.config.noise.min_timestep, plan.config.noise.max_timestep
-    if (first, end) != (0, model.schedule.num_timesteps):
-        values["timestep_range"] = f"{first},{end}"
+    if first > 0 or end < model.schedule.num_timesteps:
+        values["timestep_range"] = f"{first},{min(end, model.schedule.num_timesteps)}"
     return {f"modelspec.{name}": value for name, value in values.items()}

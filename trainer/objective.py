@@ -45,6 +45,8 @@ def make_objective(loss: LossSection, noise: NoiseSection, schedule: NoiseSchedu
                 "leave it out, or set base.prediction if that is wrong"
             )
     first, end = noise.min_timestep, noise.max_timestep
+    if end == NoiseSection.model_fields["max_timestep"].default:  # all, also of a schedule of another length
+        end = schedule.num_timesteps
     last = first if first == end else end - 1
     if last >= schedule.num_timesteps:
         name = "min_timestep" if first == end else "max_timestep"

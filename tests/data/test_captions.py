@@ -229,6 +229,15 @@ def test_texts_can_be_listed_beforehand_or_the_setting_is_said_to_vary(settings,
         assert not seen <= texts_in_use([(caption, config) for caption in captions])
 
 
+def test_a_brace_without_a_partner_is_said():
+    found = without_effect(CaptionSection(wildcards=True, suffix="}"), ["a {red|blue} cat", "a {red cat"])
+    assert found == [
+        "dataset.captions.wildcards: 2 texts have a brace without a partner, which stays a letter, for example 'a {red cat'; "
+        "write {{ or }} for a brace that is meant"
+    ]
+    assert without_effect(CaptionSection(), ["a {red cat"]) == []
+
+
 @pytest.mark.parametrize(
     ("settings", "captions", "words"),
     [

@@ -118,3 +118,12 @@ def test_duplicates_need_equal_bytes_not_just_equal_length(tmp_path):
         (tmp_path / name).write_bytes(data)
     paths = [tmp_path / name for name in "abcda"]
     assert find_duplicates(paths) == ((tmp_path / "a", tmp_path / "c"),)
+
+
+def test_held_out_pictures_are_looked_at_but_not_counted_as_trained(config):
+    found = scan(config)
+    wide = next(record for record in found.records if record.path.name == "d.png")
+    report = describe_dataset(found, config, lambda text: len(text.split()), 4, held_out=(wide,))
+    assert (report.images, report.samples_per_epoch, report.batches_per_epoch) == (4, 3 * 2 + 5, 3)
+    assert report.buckets == (BucketCount((512, 512), 4, 11, 3),)
+    assert wide.path in {item.path for item in report.caption_lengths}

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from trainer.data.wildcards import expand, has_wildcards, resolve
+from trainer.data.wildcards import expand, has_lone_brace, has_wildcards, resolve
 
 CASES = [
     ("a cat", ["a cat"]),
@@ -36,6 +36,26 @@ def test_every_text_and_no_other(text, expected):
     rng = random.Random(1)
     assert {resolve(text, rng.randrange) for _ in range(300)} == set(expected)
     assert has_wildcards(text) == (expected != [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "lone"),
+    [
+        ("a cat", False),
+        ("{red|blue}", False),
+        ("{a|{b|c}} {d}", False),
+        ("{{a}}", False),
+        ("{{{a|b}}}", False),
+        ("{}", False),
+        ("an open { brace", True),
+        ("a } b", True),
+        ("{a|{b}", True),
+        ("{a} }", True),
+        ("{{a}", True),
+    ],
+)
+def test_braces_without_a_partner(text, lone):
+    assert has_lone_brace(text) == lone
 
 
 def test_long_texts():

@@ -192,6 +192,26 @@ def test_one_sample_can_be_learned(bases, pictures, name):
     assert losses[-1] < losses[0] * 0.7
 
 
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ({}, {"text_encoder": 1e-4, "text_encoder_2": 1e-4, "unet": 1e-4}),
+        ({"unet_lr": 3e-4}, {"text_encoder": 1e-4, "text_encoder_2": 1e-4, "unet": 3e-4}),
+        ({"text_encoder_lr": 2e-4}, {"text_encoder": 2e-4, "text_encoder_2": 2e-4, "unet": 1e-4}),
+        ({"text_encoder_2_lr": 5e-4}, {"text_encoder": 1e-4, "text_encoder_2": 5e-4, "unet": 1e-4}),
+        ({"text_encoder_lr": 2e-4, "text_encoder_2_lr": 0.0}, {"text_encoder": 2e-4, "text_encoder_2": 0.0, "unet": 1e-4}),
+    ],
+)
+def test_a_part_without_a_rate_of_its_own_learns_at_the_more_general_one(bases, pictures, rates, expected):
+    """The second text encoder at the rate of the first, text encoders and UNet at the common one."""
+    from trainer.methods import METHODS
+
+    config = tiny.job(bases["sdxl"], pictures, Path("unused"), optimizer={"lr": 1e-4, **rates})
+    method = METHODS[config.method.kind](config.method, config.optimizer)
+    method.attach(*tiny.load_model(bases["sdxl"]), 1)
+    assert {group.name: group.lr for group in method.groups()} == expected
+
+
 def test_a_learning_rate_for_a_second_encoder_that_is_not_there_is_refused(bases, pictures, tmp_path):
     with pytest.raises(ConfigError, match=r"optimizer\.text_encoder_2_lr: Stable Diffusion 2 has one text encoder"):
         train(tiny.job(bases["sd2"], pictures, tmp_path, optimizer={"text_encoder_2_lr": 1e-4}))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..config import CaptionSection
 from ..seeds import derive
-from .wildcards import expand, has_wildcards, resolve
+from .wildcards import expand, has_lone_brace, has_wildcards, resolve
 
 MOST_TEXTS = 256  # so many texts of one caption with wildcards are looked at for its tags and its length
 _ATTACHED = (",", ".", ";", ":", "!", "?")  # a suffix that begins with one of these stands without a space
@@ -123,6 +123,11 @@ def without_effect(config: CaptionSection, captions: Sequence[str]) -> list[str]
         warnings.append(
             f"dataset.captions.keep_tokens_separator {mark!r} is only taken out of the captions: captions.shuffle is off, "
             "and captions.tag_dropout too"
+        )
+    if config.wildcards and (lone := [text for text in (*captions, config.prefix, config.suffix) if has_lone_brace(text)]):
+        warnings.append(
+            f"dataset.captions.wildcards: {len(lone)} texts have a brace without a partner, which stays a letter, for example "
+            f"{_shorten(lone[0])!r}; write {{{{ or }}}} for a brace that is meant"
         )
     if config.wildcards and not any("\n" in text or has_wildcards(text) for text in (*captions, config.prefix, config.suffix)):
         warnings.append("dataset.captions.wildcards has no effect: no caption holds {…} or a second line; text is not cached because of it")

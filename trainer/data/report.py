@@ -129,32 +129,37 @@ class DatasetReport:
 
 
 def describe_dataset(
-    scan: Scan, config: DatasetSection, count_tokens: Callable[[str], int] | None = None, token_limit: int = 75
+    scan: Scan,
+    config: DatasetSection,
+    count_tokens: Callable[[str], int] | None = None,
+    token_limit: int = 75,
+    held_out: Sequence[Record] = (),
 ) -> DatasetReport:
     """Sort the scanned records into buckets and count.
 
-    `count_tokens` gives a caption's tokens without start and end marks; 75 of them fit into one CLIP context of 77.
+    `count_tokens` gives a caption's tokens without start and end marks; 75 of them fit into one CLIP context of 77. Records that
+    are `held_out` are looked at, but not counted as trained.
     """
-    placements = [place(record.width, record.height, config) for record in scan.records]
-    sizes, general = [placement.bucket for placement in placements], [record.regularization for record in scan.records]
-    repeats = epoch_repeats(sizes, [record.repeats for record in scan.records], general, seed=0, epoch=0)
+    apart = {record.path for record in held_out}
+    trained = [record for record in scan.records if record.path not in apart]
+    placements = [place(record.width, record.height, config) for record in trained]
+    sizes, general = [placement.bucket for placement in placements], [record.regularization for record in trained]
+    repeats = epoch_repeats(sizes, [record.repeats for record in trained], general, seed=0, epoch=0)
     buckets = _bucket_counts(sizes, repeats, config.batch_size)
-    masked = [bool(record.mask) for record in scan.records if not record.regularization]
+    masked = [bool(record.mask) for record in trained if not record.regularization]
     lengths = [CaptionLength(record.path, _longest(record, config, count_tokens)) for record in scan.records] if count_tokens else []
     return DatasetReport(
-        images=len(scan.records),
+        images=len(trained),
         samples_per_epoch=sum(repeats),
         batches_per_epoch=sum(item.batches for item in buckets),
         batch_size=config.batch_size,
         skipped=scan.skipped,
-        caption_sources=dict(Counter(_source(record) for record in scan.records).most_common()),
+        caption_sources=dict(Counter(_source(record) for record in trained).most_common()),
         caption_variations=tuple(variations(config.captions)),
         empty_captions=scan.empty_captions,
         buckets=buckets,
         enlarged=tuple(
-            record.path
-            for record, placement in zip(scan.records, placements, strict=True)
-            if enlarged(record.width, record.height, placement)
+            record.path for record, placement in zip(trained, placements, strict=True) if enlarged(record.width, record.height, placement)
         ),
         caption_lengths=tuple(lengths),
         token_limit=token_limit,

@@ -22,6 +22,21 @@ def has_wildcards(text: str) -> bool:
     return resolve(text, lambda _count: 0) != text
 
 
+def has_lone_brace(text: str) -> bool:
+    """Whether a brace has no partner; it stays a letter, which is seldom meant."""
+    position = 0
+    while position < len(text):
+        if text[position : position + 2] in ("{{", "}}"):
+            position += 2
+        elif text[position] == "{" and (found := _choice(text, position + 1)):
+            position = found[1]
+        elif text[position] in "{}":
+            return True
+        else:
+            position += 1
+    return False
+
+
 def resolve(text: str, pick: Callable[[int], int]) -> str:
     """The text with each choice replaced by the alternative that `pick(number of alternatives)` names, without outer spaces.
 

@@ -9,6 +9,9 @@ from ..errors import ConfigError, ModelFileError
 from .base import Family
 from .weights import Shapes, open_weights, read_json
 
+_REFINER = "the SDXL refiner, which only finishes pictures that another model began"
+_REFINER_CONTEXT = 1280  # width of the texts that its UNet takes
+
 # (what a person calls it, a part of a tensor name that only such files have); the first that fits is named.
 _KNOWN = (
     ("a LoRA or other adapter file", "lora_down.weight"),
@@ -18,7 +21,7 @@ _KNOWN = (
     ("a ControlNet", "control_model."),
     ("an SDXL model with another noise schedule (EDM, as Playground 2.5)", "edm_"),
     ("a cut-down SDXL (as SSD-1B or Vega), which has fewer layers than SDXL", "conditioner.embedders.1."),
-    ("the SDXL refiner, which only finishes pictures that another model began", "conditioner.embedders.0.model."),
+    (_REFINER, "conditioner.embedders.0.model."),
     ("a Stable Diffusion 3 checkpoint", "joint_blocks.0."),
     ("a Flux model", "double_blocks.0.img_attn"),
     ("a Flux model in diffusers form", "single_transformer_blocks.0."),
@@ -35,12 +38,16 @@ def describe(shapes: Shapes) -> str:
     """A few words for a file that no family recognises."""
     channels = shapes.get(_FIRST, (0, _CHANNELS))[1]
     if channels != _CHANNELS:
-        return f"an inpainting or editing model (its UNet takes {channels} channels, not {_CHANNELS})"
+        return _other_channels(channels)
     for words, part in _KNOWN:
         if any(part in name for name in shapes):
             return words
     names = ", ".join(list(shapes)[:3])
     return f"an unknown file ({len(shapes)} tensors: {names} …)"
+
+
+def _other_channels(channels: int) -> str:
+    return f"an inpainting or editing model (its UNet takes {channels} channels, not {_CHANNELS})"
 
 
 def find_family(checkpoint: str, wanted: str, families: dict[str, Family]) -> Family:
@@ -70,9 +77,11 @@ def _of_folder(path: Path, families: Iterable[Family]) -> tuple[Family | None, s
         inside = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
         raise ModelFileError(f"base.checkpoint {path} is a folder without model_index.json (found: {inside}); give a diffusers folder")
     kind = read_json(index).get("_class_name", "?")
-    for family in families:
-        if family.recognise_folder(path, kind):
-            return family, family.spec.title
     unet = path / "unet" / "config.json"
-    channels = read_json(unet).get("in_channels", _CHANNELS) if unet.is_file() else _CHANNELS
-    return None, f"a diffusers folder of {kind}" + (f" for {channels} channels" if channels != _CHANNELS else "")
+    config = read_json(unet) if unet.is_file() else {}
+    channels, words = config.get("in_channels", _CHANNELS), f"a diffusers folder of {kind}"
+    if channels != _CHANNELS:
+        return None, f"{words}: {_other_channels(channels)}"
+    if config.get("cross_attention_dim") == _REFINER_CONTEXT:
+        return None, f"{words}: {_REFINER}"
+    return next((family for family in families if family.recognise_folder(path, kind)), None), words
