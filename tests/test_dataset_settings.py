@@ -17,7 +17,7 @@ from trainer.cli import main
 from trainer.config import to_yaml
 from trainer.data.cache import TensorCache
 from trainer.errors import ConfigError, DatasetError
-from trainer.events import CacheProgress, StepDone, Warned
+from trainer.events import CacheProgress, DatasetScanned, StepDone, Warned
 from trainer.feed import Feed, fill_caches
 from trainer.objective import batch_loss
 from trainer.plan import make_plan, without_effect
@@ -229,6 +229,16 @@ def test_the_role_and_the_mask_of_a_picture_belong_to_the_job(job, classes, scen
     before = make_plan(with_dataset(job, masked(scenes))).digest()
     Image.new("L", (96, 64), 200).save(scenes / "masks" / "00.png")
     assert make_plan(with_dataset(job, masked(scenes))).digest() != before
+
+
+def test_what_is_held_out_is_not_counted_as_trained(job):
+    report = check(job(validate={"split": 0.4}, train={"steps": None, "epochs": 1})).as_dict()
+    assert (report["images"], report["held_out"], report["samples_per_epoch"]) == (3, 2, 3)
+    assert report["batches_per_epoch"] == report["steps_per_epoch"] == report["steps"]
+    events = []
+    train(job(validate={"split": 0.4}, train={"steps": 1}), listen=events.append)
+    (scanned,) = [event for event in events if isinstance(event, DatasetScanned)]
+    assert scanned.report["images"] == 3
 
 
 def test_there_must_be_something_to_learn(job, classes, tmp_path):

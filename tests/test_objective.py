@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from trainer import train
+from trainer import check, train
 from trainer.config import LossSection, NoiseSection
 from trainer.diffusion.objective import NoiseSchedule
 from trainer.errors import ConfigError, ResumeMismatch
@@ -257,6 +257,8 @@ def test_a_wrong_setting_stops_the_job_before_pictures_are_encoded(job):
     with pytest.raises(ConfigError, match=r"loss\.scale_v_pred"):
         train(job(loss={"scale_v_pred": True}), listen=events.append)
     assert not any(isinstance(event, Warned) for event in events)
+    with pytest.raises(ConfigError, match=r"loss\.scale_v_pred: True is for models that predict v, but this one predicts epsilon"):
+        check(job(loss={"scale_v_pred": True}))
     with pytest.raises(ConfigError, match=r"loss\.kind: 'l3' is unknown"):
         train(job(loss={"kind": "l3"}))
 

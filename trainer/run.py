@@ -113,7 +113,8 @@ def _resume_notes(run_dir: Path, state: State | None, resume: bool) -> list[str]
 def _announce(plan: Plan, model: Model, warnings: list[str], tell: Listener) -> None:
     """The dataset report, and everything that was passed over."""
     tokenizer = model.tokenizer
-    report = describe_dataset(plan.scan, plan.config.dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit)
+    dataset = plan.config.dataset
+    report = describe_dataset(plan.scan, dataset, lambda caption: len(tokenizer.ids(caption)), tokenizer.limit, plan.held_out)
     for note in model.notes:
         tell(note)
     tell(DatasetScanned(len(plan.scan.records), len(plan.scan.skipped), report.as_dict()))
