@@ -2,6 +2,7 @@
 
 from .base_model import BaseModel, DemoBase
 from .blocks import BlockWeightHook, BlockWeights, LoadLoraBlockWeight, SaveBlockWeightedLora
+from .check import CheckTraining
 from .configs import LoadConfiguration, SaveConfiguration
 from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
@@ -9,7 +10,7 @@ from .grids import Grid, GridTrainer
 from .loss import LossAnalysis
 from .presets import LoadPreset
 from .resume import ResumeTraining
-from .settings import LoraSettings, LossNoise, Optimizer, Samples, Schedule, TrainingSettings
+from .settings import LoraSettings, LossNoise, Memory, Optimizer, Samples, Schedule, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
 from .train import TrainLora
 
@@ -28,9 +29,11 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceSchedule": Schedule,
     "LoraFurnaceLossNoise": LossNoise,
     "LoraFurnaceSamples": Samples,
+    "LoraFurnaceMemory": Memory,
     "LoraFurnaceLoadPreset": LoadPreset,
     "LoraFurnaceSaveConfiguration": SaveConfiguration,
     "LoraFurnaceLoadConfiguration": LoadConfiguration,
+    "LoraFurnaceCheck": CheckTraining,
     "LoraFurnaceTrainLora": TrainLora,
     "LoraFurnaceResume": ResumeTraining,
     "LoraFurnaceLossAnalysis": LossAnalysis,
@@ -58,9 +61,11 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceSchedule": "Learning-Rate Schedule (LoRA Furnace)",
     "LoraFurnaceLossNoise": "Loss & Noise (LoRA Furnace)",
     "LoraFurnaceSamples": "Samples (LoRA Furnace)",
+    "LoraFurnaceMemory": "Memory (LoRA Furnace)",
     "LoraFurnaceLoadPreset": "Load Preset (LoRA Furnace)",
     "LoraFurnaceSaveConfiguration": "Save Configuration (LoRA Furnace)",
     "LoraFurnaceLoadConfiguration": "Load Configuration (LoRA Furnace)",
+    "LoraFurnaceCheck": "Check Training (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
     "LoraFurnaceResume": "Resume Training (LoRA Furnace)",
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",

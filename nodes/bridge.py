@@ -104,10 +104,11 @@ class NodeDisplay:
             host.show_text(text, self._node_id)
 
 
-def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener) -> Result:
+def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener, *, free: bool = True) -> Result:
     """Run `work(listen, stop)` in a fresh thread and show its events in this one; then raise ComfyUI's interrupt if there was one.
 
     A prompt runs under torch's inference mode, in which nothing can be trained; the mode belongs to the thread.
+    Before and after, ComfyUI's models leave the device, unless `free` is false.
     """
     events: SimpleQueue[Event | None] = SimpleQueue()
     future: Future[Result] = Future()
@@ -121,7 +122,8 @@ def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener) ->
         finally:
             events.put(None)
 
-    host.free_memory()
+    if free:
+        host.free_memory()
     Thread(target=body, name="LoRA Furnace", daemon=True).start()
     try:
         while (event := events.get()) is not None:
@@ -131,7 +133,8 @@ def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener) ->
                 cancel.set()
         result = future.result()
     finally:
-        host.free_memory()
+        if free:
+            host.free_memory()
     if cancel():
         host.raise_interrupt()
     return result

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from ..trainer.config import (
     AdapterSection,
     LossSection,
+    MemorySection,
     NoiseSection,
     OptimizerSection,
     SampleSection,
@@ -142,6 +143,17 @@ class Samples(SettingsNode):
     DESCRIPTION = "Prompts, interval, size and sampler of the sample pictures by themselves. Goes between Training Settings and Train LoRA."
     SEARCH_ALIASES = ["sample prompts", "preview", "sample images", "validation images"]
     PARTS = {"sample": Widgets(SampleSection)}
+
+
+class Memory(SettingsNode):
+    """Less memory for a training."""
+
+    DESCRIPTION = (
+        "Makes a training fit into less memory: weights of the base model in 8 or 4 bits, or in the computer's memory. "
+        "Check Training says what is needed and what would fit. Goes between Training Settings and Train LoRA."
+    )
+    SEARCH_ALIASES = ["vram", "low memory", "fp8", "int8", "nf4", "quantize", "offload", "block swap", "gradient checkpointing"]
+    PARTS = {"memory": Widgets(MemorySection)}
 
 
 class LossNoise(SettingsNode):

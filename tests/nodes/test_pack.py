@@ -24,6 +24,8 @@ NODES = (
     "Schedule",
     "LossNoise",
     "Samples",
+    "Memory",
+    "Check",
     "TrainLora",
     "Resume",
     "LossAnalysis",
