@@ -1,6 +1,7 @@
 """The nodes. One module per subject; their ids and the names of their inputs are an API."""
 
 from .base_model import BaseModel, DemoBase
+from .block_analysis import BlockAnalysis, BlockAnalysisTrainer
 from .blocks import BlockWeightHook, BlockWeights, LoadLoraBlockWeight, SaveBlockWeightedLora
 from .check import CheckTraining
 from .configs import LoadConfiguration, SaveConfiguration
@@ -44,6 +45,8 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceLoadLoraBlockWeight": LoadLoraBlockWeight,
     "LoraFurnaceBlockWeightHook": BlockWeightHook,
     "LoraFurnaceSaveBlockWeightedLora": SaveBlockWeightedLora,
+    "LoraFurnaceBlockAnalysis": BlockAnalysis,
+    "LoraFurnaceBlockAnalysisTrainer": BlockAnalysisTrainer,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -76,4 +79,6 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceLoadLoraBlockWeight": "Load LoRA (Block Weight) (LoRA Furnace)",
     "LoraFurnaceBlockWeightHook": "Block Weight LoRA Hook (LoRA Furnace)",
     "LoraFurnaceSaveBlockWeightedLora": "Save Block-Weighted LoRA (LoRA Furnace)",
+    "LoraFurnaceBlockAnalysis": "LoRA Block Analysis (LoRA Furnace)",
+    "LoraFurnaceBlockAnalysisTrainer": "LoRA Block Analysis, Trainer's Sampler (LoRA Furnace)",
 }

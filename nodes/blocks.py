@@ -9,6 +9,7 @@ from ..trainer.block_weights import Presets, WeightedLora, read_lora, read_prese
 from ..trainer.config import AdapterSection, BlockSection, SaveSection
 from ..trainer.errors import ConfigError
 from . import host
+from .block_bars import part_bars, vector_bars
 from .fingerprint import fingerprint
 from .outputs import AnyName
 from .sockets import PLAIN_MODELS
@@ -34,7 +35,8 @@ class BlockWeights:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         lora = ("LF_METHOD", {"tooltip": "LoRA Settings; their defaults if nothing is connected."})
-        return {"required": {}, "optional": {"lora": lora, **optional_inputs(cls.WIDGETS)}}
+        inputs = {"lora": lora, **optional_inputs(cls.WIDGETS)}
+        return {"required": {}, "optional": part_bars(inputs, ("down", "mid", "up"), "weights")}
 
     def execute(self, lora: AdapterSection | None = None, **values: Any) -> tuple[AdapterSection]:
         return ((lora or AdapterSection()).model_copy(update={"blocks": self.WIDGETS.build(values)}),)
@@ -53,7 +55,7 @@ class LoadLoraBlockWeight:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": PLAIN_MODELS | _lora_input() | _strengths() | _block_inputs()}
+        return {"required": PLAIN_MODELS | lora_input() | _strengths() | _block_inputs()}
 
     @classmethod
     def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
@@ -85,7 +87,7 @@ class BlockWeightHook:
             "start": ("FLOAT", part | {"default": 0.0, "tooltip": "The LoRA begins after this part of the sampling; 0.25 is a quarter."}),
             "stop": ("FLOAT", part | {"default": 1.0, "tooltip": "The LoRA ends after this part of the sampling."}),
         }
-        return {"required": _lora_input() | _strengths() | window | _block_inputs()}
+        return {"required": lora_input() | _strengths() | window | _block_inputs()}
 
     IS_CHANGED = LoadLoraBlockWeight.IS_CHANGED
 
@@ -117,7 +119,7 @@ class SaveBlockWeightedLora:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         name = {"save_as": ("STRING", {"default": "", "tooltip": "Name of the new file, which must not exist yet; empty: <LoRA>_blocks."})}
-        return {"required": _lora_input() | name | _block_inputs()}
+        return {"required": lora_input() | name | _block_inputs()}
 
     IS_CHANGED = LoadLoraBlockWeight.IS_CHANGED
 
@@ -132,7 +134,7 @@ class SaveBlockWeightedLora:
         return {"ui": {"images": [picture]}, "result": (target.name, lora.text())}
 
 
-def _lora_input() -> dict[str, Input]:
+def lora_input() -> dict[str, Input]:
     return {"lora_name": (host.model_files("loras"), {"tooltip": "LoRA, LoCon, LoHa, LoKr or DoRA for SD 1, SD 2, SDXL or Flux."})}
 
 
@@ -145,17 +147,19 @@ def _strengths() -> dict[str, Input]:
 
 
 def _block_inputs() -> dict[str, Input]:
+    presets = presets_for_list().vectors
     vector = "Weights: one number, a list (SD 17 or 26, SDXL 12 or 20, Flux 61 values), or block=number items such as IN04-IN08=0.5. "
     rules = "Weights of some layers, blocks:elements:weight, one a line: IN05-OUT05:attn:0, or NOT M00:to_k:0.5. Also names of presets."
-    return {
+    inputs: dict[str, Input] = {
         "preset": (
-            [OWN_VECTOR, *_presets_for_list().vectors],
+            [OWN_VECTOR, *presets],
             {"default": OWN_VECTOR, "tooltip": "A named vector, or what is written below."},
         ),
         "vector": ("STRING", {"default": "1", "multiline": True, "tooltip": vector + "R and U are random, 0 to 1 and -0.5 to 1.5."}),
         "rules": ("STRING", {"default": "", "multiline": True, "tooltip": rules}),
         "seed": ("INT", {"default": 0, "min": 0, "max": 2**53, "tooltip": "Of the random weights.", "control_after_generate": False}),
     }
+    return vector_bars(inputs, "vector", presets, ("preset", OWN_VECTOR))
 
 
 def _preset_files() -> list[Path]:
@@ -163,14 +167,19 @@ def _preset_files() -> list[Path]:
     return [path for path in (host.preset_file(),) if path.is_file()]
 
 
-def _presets_for_list() -> Presets:
+def own_presets() -> Presets:
+    """Ours and the user's; ConfigError names a mistake in the user's file."""
+    return read_presets(*_preset_files())
+
+
+def presets_for_list() -> Presets:
     """A mistake in the user's file is reported when the node runs; it must not take the node away."""
     try:
-        return read_presets(*_preset_files())
+        return own_presets()
     except ConfigError:
         return read_presets()
 
 
 def _weighted(tensors: Any, preset: str, vector: str, rules: str, seed: int) -> WeightedLora:
     chosen = vector if preset == OWN_VECTOR else preset
-    return weight_blocks(tensors, chosen, rules, presets=read_presets(*_preset_files()), seed=seed)
+    return weight_blocks(tensors, chosen, rules, presets=own_presets(), seed=seed)

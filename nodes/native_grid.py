@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from ..trainer.block_weights import weight_blocks
 from ..trainer.evaluate.cells import Cell, LoraUse
 from ..trainer.events import StopCheck
+from ..trainer.sample import Request
 from . import host, pictures
 from .fingerprint import fingerprint
 
@@ -38,10 +40,7 @@ class NativePainter:
         if stop():
             return None
         self._use(cell)
-        (model, clip), vae, request = self._patched, self._loaded[2], cell.request
-        positive, negative = (self._encoded(clip, text) for text in (request.prompt, request.negative))
-        settings = host.SamplerSettings(*request.size, request.seed, request.steps, request.cfg, request.sampler, request.scheduler)
-        return pictures.from_tensor(host.decode(vae, host.sample(model, positive, negative, settings))[0])
+        return draw_native(*self._patched, self._loaded[2], cell.request, self._encoded)
 
     def _use(self, cell: Cell) -> None:
         """Load and patch only what differs from the cell before."""
@@ -60,6 +59,13 @@ class NativePainter:
         if text not in self._texts:
             self._texts[text] = host.encode_text(clip, text)
         return self._texts[text]
+
+
+def draw_native(model: Any, clip: Any, vae: Any, request: Request, encode: Callable[[Any, str], Any] | None = None) -> Image.Image:
+    """What CLIP Text Encode, KSampler and VAE Decode give; `encode` where texts are encoded already."""
+    positive, negative = ((encode or host.encode_text)(clip, text) for text in (request.prompt, request.negative))
+    settings = host.SamplerSettings(*request.size, request.seed, request.steps, request.cfg, request.sampler, request.scheduler)
+    return pictures.from_tensor(host.decode(vae, host.sample(model, positive, negative, settings))[0])
 
 
 def _tensors(file: Path, blocks: str) -> Any:

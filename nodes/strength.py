@@ -49,10 +49,7 @@ class StrengthTest:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         models = PLAIN_MODELS | {"vae": ("VAE", {"tooltip": "Decodes the pictures."})}
-        inputs = _inputs(512)
-        for name, known in (("sampler_name", host.samplers()), ("scheduler", host.schedulers())):
-            inputs[name] = (known, inputs[name][1])
-        return {"required": models | inputs, "hidden": {"node_id": "UNIQUE_ID"}}
+        return {"required": models | native_samplers(_inputs(512)), "hidden": {"node_id": "UNIQUE_ID"}}
 
     def execute(self, model: Any, clip: Any, vae: Any, loras: str, strengths: str, node_id: str = "", **values: Any) -> dict[str, Any]:
         sample, size = _sample(values)
@@ -92,16 +89,29 @@ class StrengthTestTrainer:
 
 
 def _inputs(side: int) -> dict[str, Input]:
-    sample = SAMPLE.inputs()
-    limits = {"default": side, "min": 16, "max": 8192, "step": 8}
     return {
         "loras": ("STRING", {"multiline": True, "default": "", "tooltip": LORAS_HELP}),
         "strengths": ("STRING", {"default": "0, 0.4, 0.7, 1.0", "tooltip": STRENGTHS_HELP}),
+        **picture_inputs(side),
+    }
+
+
+def picture_inputs(side: int) -> dict[str, Input]:
+    """What is drawn, how large, and how."""
+    sample = SAMPLE.inputs()
+    limits = {"default": side, "min": 16, "max": 8192, "step": 8}
+    return {
         **{name: sample.pop(name) for name in ("prompts", "negative")},
         "width": ("INT", limits | {"tooltip": "Width of each picture in pixels."}),
         "height": ("INT", limits | {"tooltip": "Height of each picture in pixels."}),
         **sample,
     }
+
+
+def native_samplers(inputs: dict[str, Input]) -> dict[str, Input]:
+    """The same with the samplers and schedulers that this ComfyUI has."""
+    known = {"sampler_name": host.samplers(), "scheduler": host.schedulers()}
+    return inputs | {name: (names, inputs[name][1]) for name, names in known.items()}
 
 
 def _sample(values: dict[str, Any]) -> tuple[SampleSection, tuple[int, int]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_comfy import FakeComfy
-from loaded_pack import ROOT, Pack
+from loaded_pack import BLOCK_KEYS, ROOT, Pack
 from tiny import write_pictures
 
 
@@ -40,3 +40,21 @@ def pack(comfy: FakeComfy) -> Iterator[Pack]:
     finally:
         for loaded in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
             del sys.modules[loaded]
+
+
+@pytest.fixture
+def block_lora(pack: Pack) -> Path:
+    """models/loras/cat.safetensors: one layer for each of `BLOCK_KEYS`, all ones."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for key in BLOCK_KEYS.values():
+        tensors |= {
+            f"{key}.lora_up.weight": torch.ones(3, 2),
+            f"{key}.lora_down.weight": torch.ones(2, 4),
+            f"{key}.alpha": torch.tensor(2.0),
+        }
+    path = pack.comfy.base / "models/loras/cat.safetensors"
+    save_file(tensors, path, metadata={"ss_output_name": "cat"})
+    return path

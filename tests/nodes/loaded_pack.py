@@ -11,6 +11,11 @@ from typing import Any
 from fake_comfy import FakeComfy
 
 ROOT = Path(__file__).resolve().parents[2]
+_STARTS = {"IN04": "down_blocks_1_attentions_0", "M00": "mid_block_attentions_0", "OUT03": "up_blocks_1_attentions_0"}
+# A layer of the text encoder and of some blocks, by the names of LoRA files.
+BLOCK_KEYS = {block: f"lora_unet_{start}_proj_in" for block, start in _STARTS.items()} | {
+    "BASE": "lora_te_text_model_encoder_layers_0_mlp_fc1"
+}
 
 
 @dataclass(frozen=True)

@@ -7,29 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from loaded_pack import Pack
-from safetensors.torch import load_file, save_file
-
-BLOCKS = {"IN04": "down_blocks_1_attentions_0", "M00": "mid_block_attentions_0", "OUT03": "up_blocks_1_attentions_0"}
-KEYS = {block: f"lora_unet_{start}_proj_in" for block, start in BLOCKS.items()} | {"BASE": "lora_te_text_model_encoder_layers_0_mlp_fc1"}
-
-
-@pytest.fixture
-def lora(pack: Pack) -> Path:
-    tensors = {}
-    for key in KEYS.values():
-        tensors |= {
-            f"{key}.lora_up.weight": torch.ones(3, 2),
-            f"{key}.lora_down.weight": torch.ones(2, 4),
-            f"{key}.alpha": torch.tensor(2.0),
-        }
-    path = pack.comfy.base / "models/loras/cat.safetensors"
-    save_file(tensors, path, metadata={"ss_output_name": "cat"})
-    return path
+from loaded_pack import BLOCK_KEYS, Pack
+from safetensors.torch import load_file
 
 
 def up(lora: dict[str, torch.Tensor], block: str) -> float:
-    return float(lora[f"{KEYS[block]}.lora_up.weight"][0, 0])
+    return float(lora[f"{BLOCK_KEYS[block]}.lora_up.weight"][0, 0])
 
 
 def test_block_settings_join_the_lora_settings(pack: Pack) -> None:
@@ -42,11 +25,11 @@ def test_block_settings_join_the_lora_settings(pack: Pack) -> None:
     assert plain == type(plain)()
 
 
-def test_ones_are_what_load_lora_gives(pack: Pack, lora: Path) -> None:
+def test_ones_are_what_load_lora_gives(pack: Pack, block_lora: Path) -> None:
     model, clip, table = pack.call(
         "LoadLoraBlockWeight", model="M", clip="C", lora_name="cat.safetensors", strength_model=0.8, strength_clip=0.5
     )
-    stored = load_file(lora)
+    stored = load_file(block_lora)
     assert (model[0], clip[0], model[2], clip[2]) == ("M", "C", 0.8, 0.5)
     for given in (model[1], clip[1]):
         assert given.keys() == stored.keys() and all(torch.equal(given[name], tensor) for name, tensor in stored.items())
@@ -55,7 +38,7 @@ def test_ones_are_what_load_lora_gives(pack: Pack, lora: Path) -> None:
     assert nothing[:2] == ("M", "C")
 
 
-def test_vector_rules_and_presets(pack: Pack, lora: Path) -> None:
+def test_vector_rules_and_presets(pack: Pack, block_lora: Path) -> None:
     def load(**inputs):
         return pack.call("LoadLoraBlockWeight", model="M", clip="C", lora_name="cat.safetensors", **inputs)
 
@@ -64,12 +47,12 @@ def test_vector_rules_and_presets(pack: Pack, lora: Path) -> None:
     assert not any("mid_block" in name for name in given)
     assert any(line.split() == ["IN04", "1", "0.5"] for line in table.splitlines())
     (_, given, _), _, _ = load(preset="OUTALL", vector="0.1")
-    assert set(given) == {name for name in load_file(lora) if "up_blocks" in name or "lora_te" in name}
+    assert set(given) == {name for name in load_file(block_lora) if "up_blocks" in name or "lora_te" in name}
     (_, first, _), (_, second, _) = load(vector="R", seed=1)[0], load(vector="R", seed=2)[0]
     assert up(first, "IN04") != up(second, "IN04")
 
 
-def test_own_presets_of_the_user(pack: Pack, lora: Path) -> None:
+def test_own_presets_of_the_user(pack: Pack, block_lora: Path) -> None:
     file = pack.comfy.base / "user/lora_furnace/block_presets.txt"
     file.parent.mkdir(parents=True)
     file.write_text("MINE: IN04=0.75\n", encoding="utf-8")
@@ -89,7 +72,7 @@ def test_own_presets_of_the_user(pack: Pack, lora: Path) -> None:
     (0.0, 0.5, [(0.0, 1.0), (0.5, 0.0)]),
     (0.25, 0.5, [(0.0, 0.0), (0.25, 1.0), (0.5, 0.0)]),
 ])  # fmt: skip
-def test_a_hook_acts_between_start_and_stop(pack: Pack, lora: Path, start, stop, frames) -> None:
+def test_a_hook_acts_between_start_and_stop(pack: Pack, block_lora: Path, start, stop, frames) -> None:
     hooks, _ = pack.call("BlockWeightHook", lora_name="cat.safetensors", vector="0.5", start=start, stop=stop, strength_clip=0.3)
     assert (hooks.strength_model, hooks.strength_clip) == (1.0, 0.3)
     assert up(hooks.lora, "M00") == 0.5
@@ -97,19 +80,19 @@ def test_a_hook_acts_between_start_and_stop(pack: Pack, lora: Path, start, stop,
     assert {frame.guarantee_steps for frame in hooks.frames} == {0}
 
 
-def test_a_hook_that_would_never_act_is_refused(pack: Pack, lora: Path) -> None:
+def test_a_hook_that_would_never_act_is_refused(pack: Pack, block_lora: Path) -> None:
     with pytest.raises(Exception, match=r"stop: 0\.5 is not after start 0\.5"):
         pack.call("BlockWeightHook", lora_name="cat.safetensors", start=0.5, stop=0.5)
 
 
-def test_saving(pack: Pack, lora: Path) -> None:
+def test_saving(pack: Pack, block_lora: Path) -> None:
     def save(**inputs):
         return pack.call("SaveBlockWeightedLora", lora_name="cat.safetensors", **inputs)
 
     answer = save(vector="M00=0.5")
     name, table = answer["result"]
     assert name == "cat_blocks.safetensors" and "norm" in table
-    assert up(load_file(lora.with_name(name)), "M00") == 0.5
+    assert up(load_file(block_lora.with_name(name)), "M00") == 0.5
     (picture,) = answer["ui"]["images"]
     assert (pack.comfy.base / "temp" / picture["filename"]).is_file()
     assert save(vector="M00=0.5")["result"][0] == name  # the same again
@@ -120,6 +103,6 @@ def test_saving(pack: Pack, lora: Path) -> None:
         save(save_as="../x")
     from safetensors import safe_open
 
-    with safe_open(str(lora.with_name("other.safetensors")), "pt") as file:
+    with safe_open(str(block_lora.with_name("other.safetensors")), "pt") as file:
         assert file.metadata()["ss_output_name"] == "cat"
         assert json.loads(file.metadata()["lora_furnace_block_weights"])["source"] == "cat.safetensors"

@@ -39,6 +39,8 @@ NODES = (
     "LoadLoraBlockWeight",
     "BlockWeightHook",
     "SaveBlockWeightedLora",
+    "BlockAnalysis",
+    "BlockAnalysisTrainer",
 )
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes", "execution", "latent_preview"}
 CONNECTION_TYPES = {"LF_BASE", "LF_DATASET", "LF_METHOD", "LF_TRAINING", "LOSS_MAP", "MODEL", "CLIP", "VAE"}

@@ -33,7 +33,7 @@ def draw_blocks(
     canvas = FigureCanvasAgg(figure)
     bars, shape = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     places = _places(table)
-    colours = {name: _colour(table, name) if present is None or name in present else _ABSENT for name in names}
+    colours = {name: colour_of(table, name) if present is None or name in present else _ABSENT for name in names}
     _draw_bars(bars, places, values, colours, label)
     _draw_shape(shape, table, places, values, colours)
     if title:
@@ -50,7 +50,7 @@ def _places(table: BlockTable) -> dict[str, float]:
     return {name: number + (1.0 if name in table.blocks else 0.0) for number, name in enumerate(table.names)}
 
 
-def _colour(table: BlockTable, name: str) -> str:
+def colour_of(table: BlockTable, name: str) -> str:
     if name in table.text:
         return _COLOURS["text"]
     return _COLOURS[next((part for part, names in table.parts.items() if name in names), "")]
