@@ -13,13 +13,13 @@ from torch.overrides import TorchFunctionMode
 
 from .config import TrainConfig
 from .families import PROMPT, Family, Model, join
-from .families.storage import device_bytes
+from .families.storage import device_bytes, whole_bytes
 from .feed import Batch, caches_latents
 from .live_bytes import LiveBytes
 from .methods import METHODS, Method
 from .objective import batch_loss, make_objective
 from .optim.optimizers import OPTIMIZERS
-from .precision import DTYPES
+from .precision import DTYPES, resolve_device
 from .sample import Request, requests
 
 MIB = 2**20
@@ -35,6 +35,7 @@ class Estimate:
     base_mib: float  # frozen weights that stay in memory while training
     trained_mib: float  # trained weights and the optimizer's state
     activations_mib: float  # of one micro-batch at the worst moment: what the backward pass needs, and gradients
+    loading_mib: float  # on the CPU, where weights are whole before they are stored otherwise; else 0
     encoding_mib: float  # while pictures and captions are encoded: all networks, and the largest picture on its way
     drawing_mib: float  # while a sample picture is drawn; 0 where none is
     file_mib: float  # the saved file
@@ -43,7 +44,7 @@ class Estimate:
     def stages(self) -> dict[str, int]:
         """What each part of a run takes in all, with the process itself."""
         training = self.base_mib + self.trained_mib + self.activations_mib
-        needs = {"encoding": self.encoding_mib, "training": training, "drawing": self.drawing_mib}
+        needs = {"loading": self.loading_mib, "encoding": self.encoding_mib, "training": training, "drawing": self.drawing_mib}
         return {name: round(need * _SLACK + _PROCESS_MIB) for name, need in needs.items() if need}
 
     @property
@@ -54,6 +55,8 @@ class Estimate:
 def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: tuple[int, int]) -> Estimate:
     """For a model that was loaded on the meta device; it is used up by the estimate."""
     networks = [model.unet, *model.text_encoders.values(), model.vae]
+    stored_here = config.memory.weights != "full" and resolve_device(config.train.device).type == "cpu"
+    loading = sum(map(whole_bytes, networks)) if stored_here else 0
     encoding = sum(map(device_bytes, networks)) + _encoding(family, model, largest_bucket)
     method = METHODS[config.method.kind](config.method, config.optimizer)
     method.attach(family, model, config.train.seed)
@@ -75,6 +78,7 @@ def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: 
         base_mib=base / MIB,
         trained_mib=trained / MIB,
         activations_mib=_activations(config, family, model, method, largest_bucket) / MIB,
+        loading_mib=loading / MIB,
         encoding_mib=encoding / MIB,
         drawing_mib=(base + trained + max(_drawing(family, model, request) for request in wanted)) / MIB if wanted else 0.0,
         file_mib=file_bytes / MIB,

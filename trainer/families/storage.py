@@ -207,6 +207,13 @@ def _large_layers(network: nn.Module) -> Iterator[nn.Module]:
                 yield module
 
 
+def whole_bytes(network: nn.Module) -> int:
+    """What a network's weights take before they are stored otherwise."""
+    stored = [module.stored for module in network.modules() if isinstance(module, StoredLayer)]
+    own = sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
+    return own + sum(weight.shape.numel() * weight.dtype.itemsize for weight in stored)
+
+
 def device_bytes(network: nn.Module) -> int:
     """What a network's weights take on the device."""
     stored = [module.stored for module in network.modules() if isinstance(module, StoredLayer)]
