@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
@@ -101,7 +102,9 @@ def _mark(config: TrainConfig) -> str:
     values["dataset"]["cache"]["dir"] = None
     folders = [path for folder in config.dataset.folders for path in (folder.path, folder.masks)]
     loras = [config.method.continue_from, *(lora.file for lora in config.base.loras)]
-    paths = [config.base.checkpoint, config.base.vae, config.validation.folder, *folders, *loras]
+    checkpoint = Path(config.base.checkpoint)
+    beside = sorted(checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.vae.*"))  # a VAE there is used without being named
+    paths = [checkpoint, config.base.vae, config.validation.folder, *folders, *loras, *beside]
     files = fingerprint(Path(path) for path in paths if path)
     return hashlib.sha256((json.dumps(values, sort_keys=True) + files).encode()).hexdigest()
 

@@ -88,3 +88,17 @@ def test_attention_scores_are_not_counted(job):
     """They would grow with the fourth power of the side."""
     small, large = estimated(job(), 32), estimated(job(), 64)
     assert large < 4 * small
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_the_size_of_the_file_is_known_beforehand(job, dtype):
+    """Up to names, alphas and metadata; for a real model the numbers are those of its golden table, times rank / 4."""
+    from trainer import check, train
+
+    config = job(method={"rank": 16}, save={"dtype": dtype, "name": dtype})
+    report = check(config)
+    tensors = tiny.tensors_of(train(config).artefact)
+    weights = sum(tensor.numel() for name, tensor in tensors.items() if ".lora_" in name)
+    assert report.estimate.parameters == weights
+    assert report.estimate.file_mib * MIB == weights * (2 if dtype == "fp16" else 4)
+    assert f"{report.estimate.file_mib:.1f} MiB per file" in " ".join(report.lines())

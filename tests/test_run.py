@@ -174,6 +174,30 @@ def test_all_wrong_settings_are_reported_at_once(job):
     assert "did you mean 'adamw'?" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("sections", "vae", "text"),
+    [
+        ({"method": {"train_text_encoder": False}}, False, False),
+        ({}, False, True),
+        ({"method": {"train_text_encoder": False}, "sample": {"prompts": ["a"], "steps": 1, "size": 64}}, True, False),
+    ],
+    ids=["both cached", "text trained", "samples"],
+)
+def test_encoders_leave_memory_when_their_work_is_done(job, monkeypatch, sections, vae, text):
+    """Before the first step: the VAE with cached latents unless samples need it, text encoders with cached texts."""
+    from trainer import run
+
+    seen, make = [], run._job
+
+    def watched(plan, family, model, *rest):
+        seen.append((model.vae is not None, bool(model.text_encoders)))
+        return make(plan, family, model, *rest)
+
+    monkeypatch.setattr(run, "_job", watched)
+    train(job(**sections, train={"steps": 1, "precision": "fp32", "device": "cpu"}))
+    assert seen == [(vae, text)]
+
+
 def test_training_nothing_is_refused(job):
     with pytest.raises(ConfigError, match="train_unet and train_text_encoder are both off"):
         train(job(method={"train_unet": False, "train_text_encoder": False}))

@@ -24,6 +24,11 @@ from PIL import Image  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
 SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+OBJECT = "object (Object · 物品)"  # the entry of Load Preset
+# The demo's captions are sentences, and its model is small enough for high learning rates.
+OWN_CHANGES = (
+    "optimizer.text_encoder_lr=0.0005\nmethod.rank=32\nmethod.alpha=32\ndataset.captions.shuffle=false\ndataset.captions.keep_tokens=0"
+)
 SD15_URL = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15}"
 
 FIRST_NOTE = """\
@@ -70,6 +75,31 @@ gradient_checkpointing. **Cancel keeps the work**: run again to go on.
 
 没有标注？把文件夹命名为 `10_sks cat`：重复 10 次，标注为 “sks cat”。显存小？打开训练参数里的 gradient_checkpointing。\
 **取消不会丢失进度**：再次运行即可继续。
+"""
+
+EXPERT_NOTE = """\
+## Every setting in its place
+The same training as **first_lora**, with the settings taken apart. Each node is optional; connect as many as you need, in a chain.
+
+- *Demo Base* → *Captions* → *Augmentation*: what becomes of the pictures and captions at each use. (*Loss Masks* and *Regularisation \
+Folder* go there too.)
+- *Training Settings* → *Optimizer* → *Learning-Rate Schedule* → *Loss & Noise* → *Samples*: of two nodes that set the same thing, the one \
+nearer to *Train LoRA* wins. A node that replaces something says so.
+- *Load Preset* lays its values over all that, with a reason for each; your **changes** win over it. The notes mark them with ✗.
+- *Save Configuration* writes everything to a file for *Load Configuration* and for the command line.
+
+Cancelled, crashed, or wanting more epochs: *Resume Training* goes on with any run of `output/lora_furnace`.
+
+---
+## 每个设置单独一个节点
+与 **first_lora** 相同的训练，但设置分开放置。每个节点都可省略；按需要串联。
+
+- *演示底模* → *标注变化* → *图片增强*：图片和标注每次使用时的变化。（*损失遮罩* 和 *正则化图片* 也接在这里。）
+- *训练参数* → *优化器* → *学习率调度* → *损失与噪声* → *样图*：两个节点设置同一项时，离 *训练 LoRA* 更近的优先。替换了设置的节点会说明。
+- *载入预设* 把它的值放在最上面，每项都有理由；你的 **改动** 优先于它，说明中以 ✗ 标出。
+- *保存配置* 把全部设置写入文件，供 *载入配置* 和命令行使用。
+
+取消、崩溃或想多训练几轮：*继续训练* 可继续 `output/lora_furnace` 中的任何训练。
 """
 
 
@@ -152,6 +182,78 @@ WORKFLOWS: dict[str, list[dict[str, Any]]] = {
             (560, 760),
             {"strengths": "0.4, 0.6, 0.8, 1.0", "prompts": "sks cat, photo\nsks cat in a red hat, photo"},
             {"model": (8, "MODEL"), "clip": (8, "CLIP"), "vae": (8, "VAE"), "loras": (6, "lora_names")},
+        ),
+    ],
+    "expert_settings": [
+        node(1, "MarkdownNote", 0, (420, 700), {"": EXPERT_NOTE}, title="Read me · 请先阅读"),
+        node(2, "LoraFurnaceDemoBase", 460, (340, 110), {"batch_size": 8}),
+        node(3, "LoraFurnaceCaptions", 460, (340, 300), {"dropout": 0.1}, {"dataset": (2, "dataset")}),
+        node(4, "LoraFurnaceAugmentation", 460, (340, 150), {"flip": True}, {"dataset": (3, "dataset")}),
+        node(5, "LoraFurnaceLora", 460, (340, 160), {"rank": 32, "alpha": 32}),
+        node(
+            6,
+            "LoraFurnaceTraining",
+            840,
+            (340, 640),
+            {"epochs": 15, "precision": "fp32", "save_every_epochs": 3, "validation_every_epochs": 5, "ema": 0.98},
+        ),
+        node(
+            7,
+            "LoraFurnaceOptimizer",
+            1220,
+            (340, 200),
+            {"lr": 0.0015, "text_encoder_lr": 0.0005, "optimizer_args": "weight_decay=0.02 betas=0.9,0.99"},
+            {"training": (6, "training")},
+        ),
+        node(8, "LoraFurnaceSchedule", 1220, (340, 130), {"warmup": 0.1}, {"training": (7, "training")}),
+        node(9, "LoraFurnaceLossNoise", 1220, (340, 300), {"loss": "huber", "noise_offset": 0.05}, {"training": (8, "training")}),
+        node(
+            10,
+            "LoraFurnaceSamples",
+            1220,
+            (340, 300),
+            {"prompts": "a big zibu on a blue background\nzibu on green grass", "every_epochs": 3, "cfg": 3},
+            {"training": (9, "training")},
+        ),
+        node(
+            11,
+            "LoraFurnaceLoadPreset",
+            1600,
+            (380, 300),
+            {"preset": OBJECT, "changes": OWN_CHANGES},
+            {"base": (2, "base"), "dataset": (4, "dataset"), "lora": (5, "lora"), "training": (10, "training")},
+        ),
+        node(12, "PreviewAny", 1600, (380, 330), links={"source": (11, "notes")}, title="Preset notes · 预设说明"),
+        node(
+            13,
+            "LoraFurnaceSaveConfiguration",
+            1600,
+            (380, 200),
+            {"file_name": "zibu_expert", "lora_name": "zibu_expert"},
+            {"base": (11, "base"), "dataset": (11, "dataset"), "lora": (11, "lora"), "training": (11, "training")},
+        ),
+        node(
+            14,
+            "LoraFurnaceTrainLora",
+            2020,
+            (380, 520),
+            {"lora_name": "zibu_expert"},
+            {
+                "base": (11, "base"),
+                "dataset": (11, "dataset"),
+                "lora": (11, "lora"),
+                "training": (11, "training"),
+                "held_out": (2, "held_out"),
+            },
+        ),
+        node(15, "PreviewImage", 2020, (380, 300), links={"images": (14, "loss_curve")}, title="Loss curve · 损失曲线"),
+        node(
+            16,
+            "LoraFurnaceStrengthTestTrainer",
+            2440,
+            (560, 760),
+            {"strengths": "0-1.2/0.3", "prompts": "a big zibu on a blue background\nzibu on green grass", "cfg": 3, "precision": "fp32"},
+            {"base": (11, "base"), "loras": (14, "lora_names")},
         ),
     ],
 }

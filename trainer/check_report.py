@@ -18,7 +18,6 @@ from .feed import reading_of
 from .files import free_bytes
 from .methods import METHODS
 from .methods.block_plan import BlockReport
-from .objective import make_objective
 from .optim.schedules import warmup_steps
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, resolve_device
@@ -96,7 +95,6 @@ def check(config: TrainConfig) -> CheckReport:
     plan = make_plan(config)
     warnings += check_length(config, plan.total_steps) + without_effect(plan)
     model = load_base(family, config.base, torch.device("meta"), DTYPES[config.train.precision], config.memory)
-    make_objective(config.loss, config.noise, model.schedule)
     model.tokenizer = model.reader(reading_of(config.dataset.captions))
     warnings += [note.text for note in model.notes if isinstance(note, Warned)]
     tokenizer = model.tokenizer

@@ -22,6 +22,7 @@ SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
 # Widgets that only decide how long a run takes.
 SHORT: dict[str, dict[str, Any]] = {
     "LoraFurnaceTraining": {"steps": 2, "sample_steps": 1, "sample_every_epochs": 0, "precision": "bf16"},
+    "LoraFurnaceSamples": {"steps": 1, "every_epochs": 0},
     "LoraFurnaceDataset": {"width": 64, "height": 64},
     "LoraFurnaceStrengthTest": {"steps": 1, "width": 64, "height": 64, "strengths": "0, 1"},
     "LoraFurnaceStrengthTestTrainer": {"steps": 1, "strengths": "0, 1"},
@@ -49,7 +50,7 @@ def model_files(comfy: Comfy) -> Iterator[None]:
 
 
 def test_there_are_workflows() -> None:
-    assert {path.stem for path in WORKFLOWS} == {"first_lora", "sd15_lora"}
+    assert {path.stem for path in WORKFLOWS} == {"expert_settings", "first_lora", "sd15_lora"}
     assert all(path.with_suffix(".jpg").is_file() for path in WORKFLOWS)
 
 

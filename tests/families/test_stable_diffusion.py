@@ -152,6 +152,36 @@ def test_an_external_vae_of_every_form_takes_the_place_of_the_own(base, model, t
     assert loaded.files["vae"] == path
 
 
+@pytest.mark.parametrize("ending", [".vae.safetensors", ".vae.pt"])
+def test_a_vae_beside_the_checkpoint_is_used_and_named(base, single_file, tmp_path, ending):
+    other = tiny.write_base(tmp_path / "other", seed=5)
+    for file in ("model.safetensors", "tokenizer"):
+        (tmp_path / file).symlink_to(single_file / file)
+    path = tmp_path / f"model{ending}"
+    save_file(folder_tensors(other, "vae"), path) if ending.endswith("safetensors") else torch.save(ldm_vae(other), path)
+    loaded = load(tmp_path / "model.safetensors")
+    assert_equal_parts(loaded, load(other), ["vae"])
+    assert loaded.files["vae"] == path
+    assert [note.text for note in loaded.notes] == [f"using the VAE beside the checkpoint: {path}"]
+    chosen = load(tmp_path / "model.safetensors", vae=str(base))
+    assert_equal_parts(chosen, load(base), ["vae"])
+    assert chosen.notes == ()
+
+
+def test_clip_skip_of_the_configuration_reaches_the_text(base):
+    """The state before the last layer goes through the final norm."""
+    from transformers import CLIPTextModel
+
+    reference = CLIPTextModel.from_pretrained(base / "text_encoder")
+    first, second = load(base), load(base, clip_skip=2)
+    (row,) = (first.tokenizer.row(chunk, None) for chunk in first.tokenizer.chunks("a cat"))
+    with torch.no_grad():
+        output = reference(torch.tensor([row]), output_hidden_states=True)
+        norm = getattr(reference, "text_model", reference).final_layer_norm
+        for model, expected in ((first, output.last_hidden_state), (second, norm(output.hidden_states[-2]))):
+            torch.testing.assert_close(TINY_FAMILY.encode_text(model, ["a cat"])["context"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_vae_that_is_none_is_refused(base, tmp_path):
     save_file({"encoder.layer.weight": torch.zeros(1)}, tmp_path / "text.safetensors")
     with pytest.raises(ModelFileError, match=r"base\.vae .*text\.safetensors is not a VAE"):

@@ -19,7 +19,9 @@ class BaseSection(Section):
 
     checkpoint: str = option(..., "A .safetensors or .ckpt file, or a diffusers folder.")
     family: str = option("auto", "Model family; auto reads it from the file's header.", advanced=True)
-    vae: str | None = option(None, "A VAE file or folder used instead of the checkpoint's own.")
+    vae: str | None = option(
+        None, "A VAE file or folder used instead of the checkpoint's own; default <checkpoint>.vae.safetensors or .vae.pt, if there is one."
+    )
     clip_skip: Int = option(1, "Which text-encoder layer to use, counted from the end: 1 for realistic models, 2 for anime.", ge=1, le=12)
     tokenizer: str | None = option(
         None, "Folder with the tokenizer's vocab.json and merges.txt, if it is not beside the model.", advanced=True

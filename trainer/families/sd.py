@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..events import Status
 from .base import AdapterTarget, Conditioning, FamilySpec, Model, Reading, TargetKind, TextPart, join
 from .build import build, config_of, digest
 from .keys import rename, unet_table
 from .prediction import schedule_of
-from .sd_files import Part, file_parts, fits, folder_fits, folder_parts, vae_part
+from .sd_files import Part, file_parts, fits, folder_fits, folder_parts, vae_beside, vae_part
 from .text import clip_core, encode_texts, find_clip_tokenizer, match_clip_names
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ class StableDiffusion:
 
         checkpoint = Path(base.checkpoint)
         parts = folder_parts(checkpoint, self.spec) if checkpoint.is_dir() else file_parts(checkpoint, self.spec)
-        if base.vae:
-            parts["vae"] = vae_part(Path(base.vae), self.spec)
+        beside = None if base.vae else vae_beside(checkpoint)
+        if other := Path(base.vae) if base.vae else beside:
+            parts["vae"] = vae_part(other, self.spec)
         first = parts[self.spec.text_parts[0].name].config
         if base.clip_skip > first["num_hidden_layers"]:
             raise ConfigError(f"base.clip_skip: {base.clip_skip} is more than the text encoder's {first['num_hidden_layers']} layers")
@@ -72,8 +74,8 @@ class StableDiffusion:
             dtype=dtype,
             clip_skip=base.clip_skip,
             identity=identity,
-            files={"model": checkpoint} | ({"vae": Path(base.vae)} if base.vae else {}),
-            notes=(note,) if note else (),
+            files={"model": checkpoint} | ({"vae": other} if other else {}),
+            notes=((note,) if note else ()) + ((Status(f"using the VAE beside the checkpoint: {beside}"),) if beside else ()),
         )
 
     def enable_checkpointing(self, model: Model, every: int = 1) -> None:

@@ -95,6 +95,13 @@ def _folder_part(folder: Path) -> Part:
     return Part(file, read_json(folder / "config.json"), {name: _modern_vae_name(name) for name in file.shapes})
 
 
+def vae_beside(checkpoint: Path) -> Path | None:
+    """A VAE file that stands beside a single-file checkpoint under its name, which web UIs use without asking."""
+    endings = (".vae.safetensors", ".vae.pt", ".vae.ckpt")
+    beside = [checkpoint.with_name(checkpoint.stem + ending) for ending in endings]
+    return None if checkpoint.is_dir() else next((path for path in beside if path.is_file()), None)
+
+
 def vae_part(path: Path, spec: FamilySpec) -> Part:
     """An external VAE: a diffusers folder, or a file with LDM names (with or without prefix) or diffusers names."""
     if path.is_dir():
