@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..trainer.evaluate.losses import analyse_losses
+from ..trainer.evaluate.losses import analyse_loss_map
 from . import host, pictures
 
 
@@ -17,9 +17,13 @@ class LossAnalysis:
         "and draws the curve. Also takes the LOSS_MAP of ComfyUI's own Train LoRA."
     )
     SEARCH_ALIASES = ["loss curve", "loss graph", "convergence", "overfitting", "did it converge"]
-    RETURN_TYPES = ("STRING", "IMAGE")
-    RETURN_NAMES = ("verdict", "curve")
-    OUTPUT_TOOLTIPS = ("The verdict and its numbers.", "The loss of every step, smoothed, with validation where there was one.")
+    RETURN_TYPES = ("STRING", "IMAGE", "STRING")
+    RETURN_NAMES = ("verdict", "curve", "by_timestep")
+    OUTPUT_TOOLTIPS = (
+        "The verdict and its numbers.",
+        "The loss of every step, smoothed, with validation, learning rates and losses by timestep where they are known.",
+        "The loss of each part of the timesteps, early and late in the run; empty where the training did not record it.",
+    )
     FUNCTION = "execute"
     OUTPUT_NODE = True
 
@@ -29,9 +33,9 @@ class LossAnalysis:
         return {"required": {"losses": losses}, "hidden": {"node_id": "UNIQUE_ID"}}
 
     def execute(self, losses: dict[str, Any], node_id: str = "") -> dict[str, Any]:
-        series = [float(loss) for loss in losses["loss"]]
-        validation = losses.get("validation", [])
-        text = "\n".join(analyse_losses(series, validation).lines())
+        report = analyse_loss_map(losses)
+        text = "\n".join(report.lines())
         host.show_text(text, node_id)
-        curve = pictures.draw_curve(series, validation)
-        return {"ui": {"images": [host.save_preview(curve)]}, "result": (text, pictures.to_tensor(curve))}
+        curve = pictures.draw_curve(losses)
+        table = "\n".join(report.band_lines())
+        return {"ui": {"images": [host.save_preview(curve)]}, "result": (text, pictures.to_tensor(curve), table)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..trainer.evaluate.curves import draw_loss_curve
+from ..trainer.evaluate.curves import draw_loss_map
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:
@@ -28,10 +29,10 @@ def open_picture(path: Path) -> torch.Tensor:
         return to_tensor(picture)
 
 
-def draw_curve(losses: list[float], validation: list[tuple[int, float]]) -> Image.Image:
-    """A loss curve as a picture."""
+def draw_curve(losses: Mapping[str, Any]) -> Image.Image:
+    """A LOSS_MAP as a picture."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "loss.png"
-        draw_loss_curve(path, range(1, len(losses) + 1), losses, validation=validation)
+        draw_loss_map(path, losses)
         with Image.open(path) as picture:
             return picture.convert("RGB")

@@ -8,6 +8,7 @@ from typing import Any
 from ..trainer import TrainConfig, TrainResult, train
 from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection, ValidateSection, from_dict
 from ..trainer.events import Event, Saved, Status
+from ..trainer.log import LOG_FILE, history
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
 from .outputs import AnyName
@@ -141,5 +142,5 @@ def _outputs(result: TrainResult) -> tuple[Any, ...]:
     names = [str(path.relative_to(folder)) for path in result.files if path.is_file()]  # users throw numbered ones away
     curve = pictures.open_picture(result.run_dir / "loss.png")
     samples = [pictures.open_picture(path) for path in _last_samples(result)] or [curve]
-    losses = {"loss": list(result.losses), "validation": list(result.validation)}
+    losses = history(result.run_dir / LOG_FILE).loss_map()
     return names[-1], "\n".join(names), host.load_lora(result.files[-1]), losses, samples, curve

@@ -14,6 +14,7 @@ from .events import (
     DatasetScanned,
     Event,
     Finished,
+    LossNotFinite,
     Removed,
     SampleReady,
     Saved,
@@ -141,6 +142,8 @@ def event_text(event: Event) -> str:
             return f"{images} pictures" + (f", {skipped} skipped" if skipped else "")
         case SampleReady(step, _, prompt, path):
             return f"sample at step {step}: {path} ({shortened(prompt)})"
+        case LossNotFinite(step, _, files):
+            return f"the loss of step {step} is not a number: {', '.join(files)}"
         case Validated(step, _, loss):
             return f"validation at step {step}: loss {loss:.4f}"
         case Saved(step, _, kind, path):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+BANDS = 10  # equal parts of the timesteps, by which losses are told apart
+
 
 @dataclass(frozen=True)
 class Status:
@@ -46,7 +48,10 @@ class CacheProgress:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimizer step. `step` counts from 1; `lr` maps parameter-group name to rate; `seconds` is this step alone."""
+    """One optimizer step. `step` counts from 1; `lr` maps parameter-group name to rate; `seconds` is this step alone.
+
+    `bands` are the equal parts of the timesteps, of `BANDS`, from which samples were drawn: (part from 0, samples, mean loss).
+    """
 
     step: int
     total: int
@@ -56,6 +61,17 @@ class StepDone:
     seconds: float
     seconds_left: float | None = None
     limited: int | None = None  # layers whose change was scaled down to method.max_norm
+    bands: tuple[tuple[int, int, float], ...] = ()
+    base_loss: float | None = None  # the base model's own loss on the same noised pictures, at some steps
+
+
+@dataclass(frozen=True)
+class LossNotFinite:
+    """The loss of a step was not a number, which ends the run. `files` are the pictures that gave it."""
+
+    step: int
+    epoch: int
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,7 @@ Event = (
     | BlocksPlanned
     | CacheProgress
     | StepDone
+    | LossNotFinite
     | SampleReady
     | Validated
     | Saved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .events import Event, Removed, SampleReady, Saved, StepDone, Validated
+from .events import Event, LossNotFinite, Removed, SampleReady, Saved, StepDone, Validated
 from .files import write_text
 
 LOG_FILE = "log.jsonl"
@@ -61,16 +62,29 @@ class History:
     steps: list[int]
     losses: list[float]
     rates: dict[str, list[float]]
+    bands: list[list[list[float]]]  # of each step, those of `StepDone`
+    base: list[tuple[int, float]]  # (step, the base model's own loss at it)
+    not_finite: list[int]  # steps whose loss was not a number; they are not among `steps`
     validation: list[tuple[int, float]]
     files: list[Path]
     samples: list[Path]
     done: set[tuple[str, int]]  # saving and validating, by name and step
     drawn: Counter[int]  # how many samples, by step
 
+    def loss_map(self) -> dict[str, Any]:
+        """The losses in the form of ComfyUI's LOSS_MAP, with all else that their analysis can use.
+
+        A step that was not finished because its loss is not a number stands at the end.
+        """
+        broken = [math.nan] * len(self.not_finite)
+        rates = {name: [*each, *broken] for name, each in self.rates.items()}
+        bands = [*self.bands, *([] for _ in broken)]
+        return {"loss": [*self.losses, *broken], "validation": self.validation, "lr": rates, "bands": bands, "base": self.base}
+
 
 def history(path: Path) -> History:
     """The history that a log tells."""
-    result = History([], [], {}, [], [], [], set(), Counter())
+    result = History([], [], {}, [], [], [], [], [], [], set(), Counter())
     for line in read_log(path):
         kind = line["event"]
         if kind == StepDone.__name__:
@@ -78,6 +92,11 @@ def history(path: Path) -> History:
             result.losses.append(line["loss"])
             for name, rate in line["lr"].items():
                 result.rates.setdefault(name, []).append(rate)
+            result.bands.append(line.get("bands", []))
+            if line.get("base_loss") is not None:
+                result.base.append((line["step"], line["base_loss"]))
+        elif kind == LossNotFinite.__name__:
+            result.not_finite.append(line["step"])
         elif kind == Validated.__name__:
             result.validation.append((line["step"], line["loss"]))
         elif kind == Saved.__name__ and line["kind"] != "state":

@@ -6,22 +6,22 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import torch
 
 from .errors import NonFiniteLoss
-from .events import Listener, StepDone, StopCheck
+from .events import BANDS, Listener, LossNotFinite, StepDone, StopCheck
 from .families import Family, Model
 from .feed import Batch, Feed
 from .methods import Method
-from .objective import Objective, batch_loss
+from .objective import Objective, batch_loss, timestep_of
 from .optim.averaging import Averaging
 from .optim.schedules import lr_multiplier
 from .plan import Plan
 from .precision import LossScaler, Readback
 from .progress import Clock
 
-if TYPE_CHECKING:
-    import torch
+Sample = tuple[float, Batch, int]  # the loss of one sample, its batch and its place there
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,14 @@ def _step(job: Job, batches: list[Batch]) -> bool:
     job.method.before_step(job.step, job.plan.total_steps)
     for batch in batches:
         job.method.before_forward(batch.seeds)
-        loss = batch_loss(job.family, job.model, batch, job.objective).sum() / samples
-        readings.append((Readback(loss), batch))
-        job.scaler.backward(loss)
+        losses = batch_loss(job.family, job.model, batch, job.objective)
+        readings.append((Readback(losses), batch))
+        job.scaler.backward(losses.sum() / samples)
         if job.stop():
             job.optimizer.zero_grad(set_to_none=True)
             return False
-    loss = sum(_finite(reading.get(), batch, job.step + 1) for reading, batch in readings)
+    found = [(loss, batch, place) for reading, batch in readings for place, loss in enumerate(reading.get())]
+    _require_finite(job, found)
     multiplier = lr_multiplier(job.plan.config.schedule, job.step, job.plan.total_steps)
     for group, rate in zip(job.optimizer.param_groups, job.rates, strict=True):
         group["lr"] = rate * multiplier
@@ -115,25 +116,49 @@ def _step(job: Job, batches: list[Batch]) -> bool:
     job.optimizer.zero_grad(set_to_none=True)
     limited = job.method.after_step()
     job.averaging.after_step(job.step)
+    base_loss = _base_loss(job, batches)
     job.step += 1
     seconds = time.perf_counter() - start
     job.clock.step(seconds)
-    job.listen(_report(job, loss, seconds, None if limited is None else int(limited)))
+    job.listen(_report(job, found, seconds, None if limited is None else int(limited), base_loss))
     return True
 
 
-def _finite(loss: float, batch: Batch, step: int) -> float:
-    if math.isfinite(loss):
-        return loss
+def _require_finite(job: Job, found: list[Sample]) -> None:
+    bad = [(loss, batch.files[place]) for loss, batch, place in found if not math.isfinite(loss)]
+    if not bad:
+        return
+    step, files = job.step + 1, tuple(dict.fromkeys(file for _, file in bad))
+    job.listen(LossNotFinite(step, job.plan.epoch_of(step), files))
     raise NonFiniteLoss(
-        f"the loss is {loss} at step {step}; the weights were not changed by it. Pictures of this batch: {', '.join(batch.files)}. "
+        f"the loss is {bad[0][0]} at step {step}; the weights were not changed by it. Pictures that gave it: {', '.join(files)}. "
         "Try train.precision bf16 or fp32, a lower optimizer.lr, or take these pictures out"
     )
 
 
-def _report(job: Job, loss: float, seconds: float, limited: int | None) -> StepDone:
+def _base_loss(job: Job, batches: list[Batch]) -> float | None:
+    """What the base model's own loss would have been in this step, where that is due."""
+    every = job.plan.config.validation.base_every_steps
+    if every is None or (job.step + 1) % every:
+        return None
+    with torch.no_grad(), job.method.without():
+        losses = torch.cat([batch_loss(job.family, job.model, batch, job.objective) for batch in batches])
+    return float(losses.mean())
+
+
+def _by_band(job: Job, found: list[Sample]) -> tuple[tuple[int, int, float], ...]:
+    """The step's losses by parts of the timesteps, as `StepDone` holds them."""
+    bands: dict[int, list[float]] = {}
+    for loss, batch, place in found:
+        timestep = timestep_of(batch.seeds[place], job.objective, job.model.schedule)
+        bands.setdefault(timestep * BANDS // job.model.schedule.num_timesteps, []).append(loss)
+    return tuple((band, len(losses), sum(losses) / len(losses)) for band, losses in sorted(bands.items()))
+
+
+def _report(job: Job, found: list[Sample], seconds: float, limited: int | None, base_loss: float | None) -> StepDone:
     left = {task.name: task.remaining(job.step, job.plan) for task in job.periodic}
     rates = {str(group.get("name", number)): float(group["lr"]) for number, group in enumerate(job.optimizer.param_groups)}
-    total = job.plan.total_steps
+    total, epoch = job.plan.total_steps, job.plan.epoch_of(job.step)
     seconds_left = job.clock.seconds_left(total - job.step, left)
-    return StepDone(job.step, total, job.plan.epoch_of(job.step), loss, rates, seconds, seconds_left, limited)
+    loss = sum(loss for loss, _, _ in found) / len(found)
+    return StepDone(job.step, total, epoch, loss, rates, seconds, seconds_left, limited, _by_band(job, found), base_loss)

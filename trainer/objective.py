@@ -100,14 +100,14 @@ def batch_loss(family: Family, model: Model, batch: Batch, objective: Objective 
 
     Noise and timestep of a sample follow from its seed; `timesteps` (B,) on the CPU overrides the drawn ones.
     """
-    interval = objective.timesteps or (0, model.schedule.num_timesteps)
-    drawn = torch.tensor([_timestep(seed, interval) for seed in batch.seeds]) if timesteps is None else timesteps
-    predicted, latents, noise = predict(family, model, batch, drawn, objective.noise)
-    target = model.schedule.target(latents, noise, drawn.to(model.device, non_blocking=True))
-    thresholds = None if objective.thresholds is None else objective.thresholds[drawn].view(-1, 1, 1, 1)
+    if timesteps is None:
+        timesteps = torch.tensor([timestep_of(seed, objective, model.schedule) for seed in batch.seeds])
+    predicted, latents, noise = predict(family, model, batch, timesteps, objective.noise)
+    target = model.schedule.target(latents, noise, timesteps.to(model.device, non_blocking=True))
+    thresholds = None if objective.thresholds is None else objective.thresholds[timesteps].view(-1, 1, 1, 1)
     errors = objective.loss.of(predicted - target, _moved(thresholds, model.device))
     loss = mean_error(errors, _moved(batch.masks, model.device))
-    weights = _moved(_sample_weights(objective, batch, drawn), model.device)
+    weights = _moved(_sample_weights(objective, batch, timesteps), model.device)
     return loss if weights is None else loss * weights
 
 
@@ -175,9 +175,9 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, name))
 
 
-def _timestep(seed: int, interval: tuple[int, int]) -> int:
-    """Uniform over [first, end)."""
-    first, end = interval
+def timestep_of(seed: int, objective: Objective, schedule: NoiseSchedule) -> int:
+    """The timestep of a sample: uniform over the objective's part of the schedule."""
+    first, end = objective.timesteps or (0, schedule.num_timesteps)
     return first + derive(seed, "timestep") % (end - first)
 
 

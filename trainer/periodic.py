@@ -12,7 +12,7 @@ import torch
 
 from .checkpoint import State, artefact_path, outdated, save_artefact, save_state
 from .errors import OutputError
-from .evaluate.curves import draw_loss_curve
+from .evaluate.curves import draw_loss_map
 from .events import Listener, Removed, SampleReady, Saved, StopCheck, Validated, Warned
 from .families import Family, Model
 from .feed import Feed
@@ -128,7 +128,7 @@ class Keeper:
             title = self.plan.config.save.name
             path = self.run_dir / "loss.png"
             try:
-                draw_loss_curve(path, past.steps, past.losses, validation=past.validation, lr=past.rates, title=title)
+                draw_loss_map(path, past.loss_map(), title)
             except (ValueError, OutputError) as error:
                 self.tell(Warned(f"the loss curve could not be drawn: {error}"))
 

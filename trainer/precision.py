@@ -55,24 +55,24 @@ class LossScaler:
 
 
 class Readback:
-    """A scalar on its way from the device to the host without stopping the device.
+    """A few numbers on their way from the device to the host without stopping the device.
 
-    `get` waits only until the scalar was computed, not for the work that was queued after it.
+    `get` waits only until they were computed, not for the work that was queued after it.
     """
 
     def __init__(self, value: torch.Tensor):
         self._event = None
         self._host = value.detach()
         if value.device.type == "cuda":
-            self._host = torch.empty((), dtype=value.dtype, pin_memory=True)
+            self._host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
             self._host.copy_(value.detach(), non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
 
-    def get(self) -> float:
+    def get(self) -> list[float]:
         if self._event is not None:
             self._event.synchronize()
-        return float(self._host)
+        return self._host.tolist()
 
 
 def release_memory(device: torch.device) -> None:

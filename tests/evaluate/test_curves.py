@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.evaluate.curves import draw_loss_curve, moving_mean
+from trainer.evaluate.curves import draw_loss_curve, draw_loss_map, moving_mean
 
 
 def test_the_mean_is_centred_and_passes_over_values_that_are_not_finite():
@@ -63,3 +63,23 @@ def test_many_rates_share_one_entry_of_the_legend(tmp_path):
         _draw_rates(axes, np.arange(3), {f"g{number}": [number, number, number] for number in range(count)})
         assert len(axes.lines) == count
         assert axes.get_legend_handles_labels()[1] == names
+
+
+def test_losses_by_timestep_and_the_base_model_are_drawn(tmp_path):
+    """Bands stand in a part of their own below; ComfyUI's own map, which has none, gives the lower picture."""
+    ours = {
+        "loss": [0.5] * 40,
+        "bands": [[(step % 2, 1, 0.5)] for step in range(40)],
+        "base": [(20, 0.6)],
+        "validation": [(0, 0.6)],
+        "lr": {"unet": [1e-4] * 40},
+    }
+    without = {name: value for name, value in ours.items() if name != "base"}
+    sizes, pictures = [], []
+    for name, losses in (("ours", ours), ("without", without), ("native", {"loss": [0.5] * 40})):
+        draw_loss_map(tmp_path / f"{name}.png", losses)
+        with Image.open(tmp_path / f"{name}.png") as image:
+            sizes.append(image.size)
+            pictures.append(image.tobytes())
+    assert sizes[0] == sizes[1] and sizes[0][1] > sizes[2][1]
+    assert pictures[0] != pictures[1]

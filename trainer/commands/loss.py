@@ -16,18 +16,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..errors import ConfigError
-    from ..evaluate.curves import draw_loss_curve
-    from ..evaluate.losses import analyse_losses
+    from ..evaluate.curves import draw_loss_map
+    from ..evaluate.losses import analyse_loss_map
     from ..log import LOG_FILE, history
 
     folder = _run_folder(Path(options.run))
     past = history(folder / LOG_FILE)
-    if not past.steps:
+    if not past.steps and not past.not_finite:
         raise ConfigError(f"RUN: {folder / LOG_FILE} does not exist or holds no step; give the folder of a run that has begun")
-    report = analyse_losses(past.losses, past.validation)
-    print("\n".join(report.lines()))
+    report = analyse_loss_map(past.loss_map())
+    print("\n".join([*report.lines(), *report.band_lines()]))
     if options.png:
-        draw_loss_curve(options.png, past.steps, past.losses, validation=past.validation, lr=past.rates, title=folder.name)
+        draw_loss_map(options.png, past.loss_map(), folder.name)
         print(f"curve: {options.png}")
     return report.as_dict() | {"curve": options.png}
 

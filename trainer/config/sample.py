@@ -49,12 +49,19 @@ class SampleSection(Section):
 
 
 class ValidateSection(Section):
-    """Loss on pictures that are held out of training, at fixed noise and timesteps."""
+    """How well the model predicts: on pictures that are held out of training, and beside the base model."""
 
     split: Float = option(0.0, "Share of the pictures to hold out; 0 holds out none.", ge=0, le=0.9, step=0.05)
     folder: str | None = option(None, "A folder of held-out pictures, instead of a share of the training pictures.", advanced=True)
     every_epochs: Int | None = option(1, "Validate every so many epochs.", ge=1, advanced=True)
     every_steps: Int | None = option(None, "Validate every so many steps.", ge=1, advanced=True)
+    base_every_steps: Int | None = option(
+        50,
+        "Every so many steps, measure the base model's own loss on the same pictures and noise too, for the loss analysis; "
+        "takes a third of a step.",
+        ge=1,
+        advanced=True,
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ValidateSection:

@@ -1,4 +1,4 @@
-"""The loss curve of a run as a PNG."""
+"""The losses of a run as a PNG: each step, their mean, validation, the base model, learning rates, losses by timestep."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..events import BANDS
 from ..files import replacing
 from .fonts import find_font
+from .trend import Bands, band_series, band_title
 
 NAMED_RATES = 4  # more rates than these share one entry of the legend
+LEAST_IN_BAND = 8  # steps with samples of one part of the timesteps, fewer make no line
 
 
 def draw_loss_curve(
@@ -21,41 +24,53 @@ def draw_loss_curve(
     *,
     validation: Sequence[tuple[int, float]] = (),
     lr: Mapping[str, Sequence[float]] | None = None,
+    bands: Bands = (),
+    base: Sequence[tuple[int, float]] = (),
     title: str = "",
 ) -> None:
     """Write the curve to `path`, which appears complete or not at all.
 
-    `losses` and each list of `lr` (parameter-group name -> rates) belong to `steps`; `validation` holds (step, loss).
+    `losses`, each list of `lr` (parameter-group name -> rates) and `bands` (those of `StepDone`) belong to `steps`;
+    `validation` holds (step, loss), `base` the same of the base model. Losses by timestep are drawn below the others.
     """
     # The object API: pyplot would register figures for the whole process and choose a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
+    parts = {} if len(bands) != len(steps) else {b: part for b, part in band_series(bands).items() if len(part[0]) >= LEAST_IN_BAND}
+    figure = Figure(figsize=(9, 7.5 if parts else 5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes, *more = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2)) if parts else [figure.add_subplot()]
     _draw_losses(axes, np.asarray(steps), np.asarray(losses, dtype=float), validation)
+    if base:
+        level = float(np.mean([loss for _, loss in base]))
+        axes.axhline(level, color="#555555", linestyle=(0, (6, 4)), linewidth=1, label="the base model's own loss, mean")
     if lr:
         rates = axes.twinx()
         _draw_rates(rates, np.asarray(steps), lr)
         axes.set_zorder(rates.get_zorder() + 1)  # the loss in front; its background would hide the rates
         axes.patch.set_visible(False)
-    axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    for lower in more:
+        _draw_bands(lower, np.asarray(steps), parts)
+    for each in (axes, *more):
+        each.grid(color="0.92")
+        each.set_axisbelow(True)
+        each.spines["top"].set_visible(False)
     axes.set_ylabel("loss")
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines["top"].set_visible(False)
-    lines, names = [], []
-    for each in figure.axes:
-        more_lines, more_names = each.get_legend_handles_labels()
-        lines, names = lines + more_lines, names + more_names
-    if lines:
-        figure.legend(lines, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    lowest = (axes, *more)[-1]
+    lowest.set_xlabel("optimizer step")
+    lowest.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    _draw_legend(figure, [each for each in figure.axes if each not in more])
     if title:
         _draw_title(axes, title)
     _save(figure, Path(path))
+
+
+def draw_loss_map(path: Path | str, losses: Mapping[str, Any], title: str = "") -> None:
+    """The same for a LOSS_MAP, ComfyUI's own or that of `trainer.log`: its losses are those of the steps from 1."""
+    others = {name: losses[name] for name in ("validation", "lr", "bands", "base") if losses.get(name)}
+    draw_loss_curve(path, range(1, len(losses["loss"]) + 1), losses["loss"], **others, title=title)
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -83,6 +98,32 @@ def _draw_losses(axes: Any, steps: np.ndarray, losses: np.ndarray, validation: S
         axes.plot(places, values, "o-", color="#d1495b", markersize=5, linewidth=1, label="validation")
     if not len(steps) and not validation:
         axes.text(0.5, 0.5, "no steps yet", transform=axes.transAxes, ha="center", color="0.5")
+
+
+def _draw_bands(axes: Any, steps: np.ndarray, parts: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+    """A smoothed line for each part of the timesteps, from little noise (light) to noise alone (dark)."""
+    from matplotlib import colormaps
+
+    for band, (places, _, losses) in parts.items():
+        window = max(5, len(losses) // 8) // 2 * 2 + 1
+        colour = colormaps["viridis_r"](0.08 + 0.92 * band / (BANDS - 1))
+        axes.plot(steps[places.astype(int)], moving_mean(losses, window), color=colour, linewidth=1.4, label=band_title(band))
+    axes.set_yscale("log")
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which("{x:.3g}")
+    axes.set_ylabel("loss by timestep, mean")
+    axes.spines["right"].set_visible(False)
+    axes.legend(title="timesteps", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, title_fontsize=8)
+
+
+def _draw_legend(figure: Any, all_axes: Sequence[Any]) -> None:
+    """One legend below the picture."""
+    lines, names = [], []
+    for axes in all_axes:
+        more_lines, more_names = axes.get_legend_handles_labels()
+        lines, names = lines + more_lines, names + more_names
+    if lines:
+        figure.legend(lines, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
 def _draw_rates(axes: Any, steps: np.ndarray, lr: Mapping[str, Sequence[float]]) -> None:
