@@ -8,7 +8,9 @@ from .configs import LoadConfiguration, SaveConfiguration
 from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
 from .grids import Grid, GridTrainer
+from .info import LoraInfo
 from .loss import LossAnalysis
+from .odd_pictures import OddPictures
 from .presets import LoadPreset
 from .resume import ResumeTraining
 from .settings import LoraSettings, LossNoise, Memory, Optimizer, Samples, Schedule, TrainingSettings
@@ -38,6 +40,8 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceTrainLora": TrainLora,
     "LoraFurnaceResume": ResumeTraining,
     "LoraFurnaceLossAnalysis": LossAnalysis,
+    "LoraFurnaceOddPictures": OddPictures,
+    "LoraFurnaceLoraInfo": LoraInfo,
     "LoraFurnaceStrengthTest": StrengthTest,
     "LoraFurnaceStrengthTestTrainer": StrengthTestTrainer,
     "LoraFurnaceGrid": Grid,
@@ -72,6 +76,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
     "LoraFurnaceResume": "Resume Training (LoRA Furnace)",
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
+    "LoraFurnaceOddPictures": "Find Odd Pictures (LoRA Furnace)",
+    "LoraFurnaceLoraInfo": "LoRA Info (LoRA Furnace)",
     "LoraFurnaceStrengthTest": "LoRA Strength Test (LoRA Furnace)",
     "LoraFurnaceStrengthTestTrainer": "LoRA Strength Test, Trainer's Sampler (LoRA Furnace)",
     "LoraFurnaceGrid": "X/Y/Z Grid (LoRA Furnace)",

@@ -21,6 +21,7 @@ from ..trainer.events import (
     Event,
     Finished,
     Listener,
+    Measured,
     SampleReady,
     Status,
     StepDone,
@@ -76,6 +77,9 @@ class NodeDisplay:
             case CellDrawn(done=done, total=total, image=image):
                 self._progress("cells", done, total, image)
                 self._text(f"picture {done}/{total}", due=True)
+            case Measured(done=done, total=total):
+                self._progress("measurements", done, total)
+                self._text(f"measurement {done}/{total}", due=done == total)
             case Status(text=text):
                 self._text(text, due=True)
             case BlocksPlanned(text=text):

@@ -201,6 +201,14 @@ def apply_lora(model: Any, clip: Any, lora: Any, strength: float, strength_clip:
     return comfy.sd.load_lora_for_models(model, clip, lora, strength, strength_clip)
 
 
+def lora_layers(model: Any, clip: Any) -> set[str]:
+    """The names of the layers of a model and its text encoder, either of them None, by which LoRA files are matched."""
+    import comfy.lora
+
+    layers = {} if model is None else comfy.lora.model_lora_keys_unet(model.model, {})
+    return set(layers if clip is None else comfy.lora.model_lora_keys_clip(clip.cond_stage_model, layers))
+
+
 def lora_hook(lora: Any, strength_model: float, strength_clip: float, start: float, stop: float) -> Any:
     """ComfyUI's hook of a LoRA that acts from `start` to `stop`, parts of the sampling in [0, 1]."""
     import comfy.hooks  # since the end of 2024

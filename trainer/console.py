@@ -15,6 +15,7 @@ from .events import (
     Event,
     Finished,
     LossNotFinite,
+    Measured,
     Removed,
     SampleReady,
     Saved,
@@ -49,6 +50,8 @@ class ConsoleListener:
                 self._count(f"caching {kind}", f"cached {kind}", done, total)
             case CellDrawn(done, total):
                 self._count("drawing", "pictures drawn", done, total)
+            case Measured(done, total):
+                self._count("measuring", "measurements", done, total)
             case Finished():
                 self.finish()
                 self._line(finished_text(event))

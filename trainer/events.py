@@ -122,6 +122,14 @@ class CellDrawn:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """`done` of `total` measurements are done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something a person should know; the run goes on."""
 
@@ -149,6 +157,7 @@ Event = (
     | Saved
     | Removed
     | CellDrawn
+    | Measured
     | Warned
     | Finished
 )

@@ -66,6 +66,12 @@ class Feed:
                 caption = plain(record.caption, record.caption_settings(self.plan.config.dataset))
                 yield self._batch([record], [View(placement)], [caption], (number,))
 
+    def repeated(self, number: int, captioned: bool, seeds: tuple[int, ...]) -> Batch:
+        """A training picture as it is, once for each seed, with its plain caption or none."""
+        record, view, count = self.plan.records[number], View(self.plan.placements[number]), len(seeds)
+        caption = plain(record.caption, record.caption_settings(self.plan.config.dataset)) if captioned else ""
+        return self._batch([record] * count, [view] * count, [caption] * count, seeds)
+
     def _training(self, micro: Micro) -> Batch:
         config, dataset = self.plan.config, self.plan.config.dataset
         records = [self.plan.records[number] for number in micro.records]

@@ -50,6 +50,10 @@ class FakeComfy:
         modules = {
             "comfy": {},
             "comfy.hooks": {"create_hook_lora": FakeHooks, "HookKeyframeGroup": FakeFrames, "HookKeyframe": SimpleNamespace},
+            "comfy.lora": {
+                "model_lora_keys_unet": lambda model, keys: keys | dict.fromkeys(model.layers, ""),
+                "model_lora_keys_clip": lambda clip, keys: keys | dict.fromkeys(clip.layers, ""),
+            },
             "comfy.model_management": self._management(),
             "comfy.sample": {},
             "comfy.samplers": {"KSampler": SimpleNamespace(SAMPLERS=["euler", "ddim"], SCHEDULERS=["normal", "karras"])},

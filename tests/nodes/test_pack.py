@@ -29,6 +29,8 @@ NODES = (
     "TrainLora",
     "Resume",
     "LossAnalysis",
+    "OddPictures",
+    "LoraInfo",
     "LoadPreset",
     "SaveConfiguration",
     "LoadConfiguration",

@@ -29,6 +29,27 @@ _ENDINGS = {
 }  # fmt: skip
 _SCALED = ("up", "hada_w1_a", "lokr_w1", "lokr_w1_a", "diff", "diff_b", "w_norm", "b_norm")  # ΔW is linear in each of these
 _WHOLE = ("set_weight", "oft_blocks", "on_input", "a1", "b1")  # their effect is not linear in any one tensor
+_KINDS = {  # what a module with a tensor of this role is; the first that fits
+    "up": "LoRA",
+    "down": "LoRA",
+    "hada_w1_a": "LoHa",
+    "lokr_w1": "LoKr",
+    "lokr_w1_a": "LoKr",
+    "oft_blocks": "OFT",
+    "a1": "GLoRA",
+    "on_input": "IA3",
+    "set_weight": "replaced weight",
+    "diff": "full difference",
+    "diff_b": "bias",
+    "w_norm": "norm",
+}
+_NEEDED = (  # roles that do nothing without each other; "a|b" is one of the two
+    ("up", "down"),
+    ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+    ("lokr_w1|lokr_w1_a", "lokr_w2|lokr_w2_a"),
+    ("lokr_w1_a", "lokr_w1_b"),
+    ("lokr_w2_a", "lokr_w2_b"),
+)
 _ROWS = 256  # of a LoHa's ΔW that are in memory at a time
 
 
@@ -50,6 +71,42 @@ class StoredModule:
         """Whether it is a DoRA, whose ΔW gives the direction only."""
         return "dora_scale" in self.tensors
 
+    @property
+    def kind(self) -> str:
+        """What people call it; a LoRA of a convolution larger than 1x1 is a LoCon."""
+        name = next((kind for role, kind in _KINDS.items() if role in self.tensors), "unknown")
+        down = self.tensors.get("down")
+        if name == "LoRA" and ("mid" in self.tensors or (down is not None and prod(down.shape[2:]) > 1)):
+            name = "LoCon"
+        return f"DoRA over {name}" if self.decomposed else name
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether tensors are missing without which the others do nothing."""
+        alone = set(self.tensors) <= {"alpha", "dora_scale"}
+        has = [[any(role in self.tensors for role in one.split("|")) for one in group] for group in _NEEDED]
+        return alone or any(any(group) and not all(group) for group in has)
+
+    @property
+    def rank(self) -> int | None:
+        """The rank that the scale alpha/rank divides by; None where the scale is 1 whatever alpha is."""
+        return next((self.tensors[role].shape[0] for role in ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b") if role in self.tensors), None)
+
+    @property
+    def alpha(self) -> float | None:
+        return float(self.tensors["alpha"]) if "alpha" in self.tensors else None
+
+    def inputs(self) -> int | None:
+        """The width of the layer that it joins, for a convolution its input channels; None where it is not known."""
+        shapes = {role: tuple(tensor.shape) for role, tensor in self.tensors.items()}
+        if "down" in shapes:
+            return shapes["down"][1]
+        if "hada_w1_b" in shapes:
+            return shapes["hada_w1_b"][1]
+        if self.incomplete or not ("lokr_w1" in shapes or "lokr_w1_a" in shapes):
+            return shapes["diff"][1] if len(shapes.get("diff", ())) > 1 else None
+        return prod(shapes[name if name in shapes else f"{name}_b"][1] for name in ("lokr_w1", "lokr_w2"))
+
     def scaled(self, ratio: float) -> dict[str, Tensor]:
         """The tensors by full name with ΔW · ratio; nothing at 0, and the very same tensors at 1."""
         assert ratio in (0, 1) or not self.whole, self.name
@@ -70,18 +127,20 @@ class StoredModule:
 
     def _low_rank(self) -> float | None:
         """‖ΔW‖² of the algorithm, with its scale alpha/rank."""
+        if self.incomplete:
+            return None
         of = {role: tensor.detach().double().cpu() for role, tensor in self.tensors.items()}
+        scale = self._scale()
         if "up" in of and "down" in of:
-            return self._scale(of["down"].shape[0]) ** 2 * _product_square(of["up"], of["down"], of.get("mid"))
+            return scale**2 * _product_square(of["up"], of["down"], of.get("mid"))
         if "hada_w1_a" in of:
-            return self._scale(of["hada_w1_b"].shape[0]) ** 2 * _hadamard_square(of)
+            return scale**2 * _hadamard_square(of)
         if "lokr_w1" in of or "lokr_w1_a" in of:
-            ranks = [of[role].shape[0] for role in ("lokr_w2_b", "lokr_w1_b") if role in of]
-            return (self._scale(ranks[0]) if ranks else 1.0) ** 2 * _factor_square(of, "lokr_w1") * _factor_square(of, "lokr_w2")
+            return scale**2 * _factor_square(of, "lokr_w1") * _factor_square(of, "lokr_w2")
         return None
 
-    def _scale(self, rank: int) -> float:
-        return float(self.tensors["alpha"]) / rank if "alpha" in self.tensors else 1.0
+    def _scale(self) -> float:
+        return 1.0 if self.alpha is None or self.rank is None else self.alpha / self.rank
 
     def size(self) -> int:
         """How many numbers ΔW has; 0 where it is not known."""

@@ -3,7 +3,7 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, blocks, check, config, demo, dylora_split, grid, import_, loss, presets, tags, train
+from . import bench, blocks, check, config, demo, dylora_split, grid, images, import_, info, loss, presets, tags, train
 
 COMMANDS = {
     "train": train,
@@ -14,8 +14,10 @@ COMMANDS = {
     "demo": demo,
     "grid": grid,
     "loss": loss,
+    "images": images,
     "tags": tags,
     "dylora-split": dylora_split,
+    "info": info,
     "blocks": blocks,
     "bench": bench,
 }

@@ -62,11 +62,11 @@ class SafetensorsFile:
 
     def __init__(self, path: Path):
         self.path = path
-        header, self._data_start = _read_header(path)
+        header, self.data_start = _read_header(path)
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         self._entries: dict[str, Any] = header
         self.shapes: Shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-        expected = self._data_start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        expected = self.data_start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
         actual = path.stat().st_size
         if actual < expected:
             raise ModelFileError(f"model file {path} is truncated: {actual:,} of {expected:,} bytes; download or copy it again")
@@ -81,7 +81,7 @@ class SafetensorsFile:
                     continue
                 start, end = entry["data_offsets"]
                 raw = torch.empty(end - start, dtype=torch.uint8)
-                file.seek(self._data_start + start)
+                file.seek(self.data_start + start)
                 if end > start and file.readinto(raw.numpy().data) != end - start:
                     raise ModelFileError(f"model file {self.path} became shorter while it was read")
                 yield name, raw.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
