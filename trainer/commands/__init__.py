@@ -3,13 +3,14 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, blocks, check, config, demo, dylora_split, grid, images, import_, info, loss, presets, tags, train
+from . import bench, blocks, check, config, demo, dylora_split, grid, images, import_, info, loss, methods, presets, tags, train
 
 COMMANDS = {
     "train": train,
     "check": check,
     "config": config,
     "presets": presets,
+    "methods": methods,
     "import": import_,
     "demo": demo,
     "grid": grid,

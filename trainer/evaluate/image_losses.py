@@ -185,7 +185,7 @@ def _measure(config: TrainConfig, lora: Path | None, listen: Listener, stop: Sto
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
     plan = make_plan(config, stop)
     listen(Status(f"loading {family.spec.title} on {device}"))
-    model = load_base(family, config.base, device, DTYPES[config.train.precision])
+    model = load_base(family, config.base, device, DTYPES[config.train.precision], config.memory)
     model.tokenizer = model.reader(reading_of(config.dataset.captions))
     try:
         feed = fill_caches(plan, family, model, TensorCache(cache_dir_of(config)), False, listen, stop)
