@@ -201,12 +201,23 @@ def apply_lora(model: Any, clip: Any, lora: Any, strength: float, strength_clip:
     return comfy.sd.load_lora_for_models(model, clip, lora, strength, strength_clip)
 
 
-def lora_layers(model: Any, clip: Any) -> set[str]:
-    """The names of the layers of a model and its text encoder, either of them None, by which LoRA files are matched."""
+def lora_layers(model: Any, clip: Any) -> dict[str, int]:
+    """Name, by which LoRA files are matched, and input width of each layer of a model and its text encoder; either may be None."""
     import comfy.lora
 
-    layers = {} if model is None else comfy.lora.model_lora_keys_unet(model.model, {})
-    return set(layers if clip is None else comfy.lora.model_lora_keys_clip(clip.cond_stage_model, layers))
+    named = []
+    if model is not None:
+        named.append((model.model, comfy.lora.model_lora_keys_unet))
+    if clip is not None:
+        named.append((clip.cond_stage_model, comfy.lora.model_lora_keys_clip))
+    layers = {}
+    for network, names in named:
+        shapes = {key: tuple(weight.shape) for key, weight in network.state_dict().items()}
+        for name, key in names(network, {}).items():
+            shape = shapes.get(key[0] if isinstance(key, tuple) else key, ())  # a tuple is a part of a fused layer
+            if len(shape) > 1:
+                layers[name] = shape[1]
+    return layers
 
 
 def lora_hook(lora: Any, strength_model: float, strength_clip: float, start: float, stop: float) -> Any:

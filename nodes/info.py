@@ -43,8 +43,8 @@ class LoraInfo:
         lines = info.lines()
         if model is not None or clip is not None:
             known = host.lora_layers(model, clip)
-            fitting = sum(name in known for name in info.modules)
-            lines.append(f"fit: {fitting} of {len(info.modules)} modules have a layer in the connected model")
+            fitting = sum(known.get(name) == width for name, width in info.inputs.items())
+            lines.append(f"fit: {fitting} of {len(info.inputs)} modules have a layer of their width in the connected model")
         text = "\n".join(lines)
         host.show_text(text, node_id)
         return {"ui": {"text": [text]}, "result": (text, ", ".join(info.origin.triggers), ", ".join(info.origin.tags))}

@@ -51,8 +51,8 @@ class FakeComfy:
             "comfy": {},
             "comfy.hooks": {"create_hook_lora": FakeHooks, "HookKeyframeGroup": FakeFrames, "HookKeyframe": SimpleNamespace},
             "comfy.lora": {
-                "model_lora_keys_unet": lambda model, keys: keys | dict.fromkeys(model.layers, ""),
-                "model_lora_keys_clip": lambda clip, keys: keys | dict.fromkeys(clip.layers, ""),
+                "model_lora_keys_unet": lambda model, keys: keys | {name: name for name in model.state_dict()},
+                "model_lora_keys_clip": lambda clip, keys: keys | {name: (name, (0, 0, 8)) for name in clip.state_dict()},
             },
             "comfy.model_management": self._management(),
             "comfy.sample": {},

@@ -24,9 +24,14 @@ def test_a_file_and_how_it_fits_the_connected_model(pack: Pack) -> None:
     text, triggers, tags = answer["result"]
     assert "Stable Diffusion 1.5" in text and (triggers, tags) == ("sks", "sks")
     assert pack.comfy.texts[-1] == ("7", text) and "fit:" not in text
-    model = SimpleNamespace(model=SimpleNamespace(layers=[KEY, "other"]))
-    clip = SimpleNamespace(cond_stage_model=SimpleNamespace(layers=["third"]))
-    for sockets, count in (({"model": model}, 1), ({"clip": clip}, 0), ({"model": model, "clip": clip}, 1)):
+
+    def network(width: int) -> SimpleNamespace:
+        weights = {KEY: torch.ones(640, width), "a.bias": torch.ones(4)}
+        return SimpleNamespace(state_dict=lambda: weights)
+
+    model, other = (SimpleNamespace(model=network(width)) for width in (768, 2048))
+    clip = SimpleNamespace(cond_stage_model=SimpleNamespace(state_dict=lambda: {"third": torch.ones(2, 2)}))
+    for sockets, count in (({"model": model}, 1), ({"model": other}, 0), ({"clip": clip}, 0), ({"model": model, "clip": clip}, 1)):
         assert f"fit: {count} of 1 modules" in pack.call("LoraInfo", lora_name="some.safetensors", **sockets)["result"][0]
 
 

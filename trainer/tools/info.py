@@ -52,7 +52,7 @@ class LoraInfo:
     sha256: str
     hash_fits: bool | None  # whether sshs_model_hash is that of the tensors; None where there is none
     strange: tuple[str, ...]
-    modules: tuple[str, ...]
+    inputs: dict[str, int | None]  # name of a module -> width of the layer that it joins
 
     def lines(self) -> list[str]:
         """For a person."""
@@ -115,7 +115,7 @@ def read_info(path: Path) -> LoraInfo:
         sha256=file_digest(path),
         hash_fits=hash_fits,
         strange=(*shelf.strange(), *_strange_file(tensors, unknown, hash_fits, family, origin)),
-        modules=tuple(module.name for module in modules),
+        inputs={module.name: module.inputs() for module in modules},
     )
 
 
