@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from trainer.adapters import ADAPTERS, LayerShape
+from trainer.adapters.inject import fresh_layers
 from trainer.families import FAMILIES, Model
 
 GOLDEN = Path(__file__).parents[1] / "golden"  # kohya_<family>.json: [key, shape of lora_down, shape of lora_up], rank 4
@@ -21,6 +24,7 @@ COUNTS = {
 }
 
 
+@cache
 def targets_of(family: str):
     """The layers of the real architecture, without memory for the weights."""
     from diffusers import UNet2DConditionModel
@@ -60,6 +64,48 @@ def test_keys_and_shapes_with_convolutions_are_kohyas(family, modules, numbers):
     assert {target.key: shapes[target.key] for target in targets if target.kind == "conv"} == expected
     assert len(tensors) == modules
     assert numbers is None or sum(tensor.numel() for own in tensors.values() for tensor in own.values()) == numbers
+
+
+def divisors(number: int) -> tuple[int, int]:
+    """The two factors nearest to each other, the smaller one first, as LyCORIS splits a size."""
+    small = max(factor for factor in range(1, int(number**0.5) + 1) if number % factor == 0)
+    return small, number // small
+
+
+def lycoris_shapes(kind: str, down: list[int], up: list[int]) -> dict[str, tuple[int, ...]]:
+    """What LyCORIS saves for the layer whose LoRA has these shapes."""
+    outputs, inputs, kernel = up[0], down[1], tuple(down[2:])
+    pixels = math.prod(kernel)
+    if kind == "loha":
+        factors = {"a": (outputs, RANK), "b": (RANK, inputs * pixels)}
+        return {f"hada_w{number}_{letter}": shape for number in (1, 2) for letter, shape in factors.items()}
+    if kind == "lokr":
+        (out_l, out_k), (in_m, in_n) = divisors(outputs), divisors(inputs)
+        whole = {"lokr_w2": (out_k, in_n, *kernel)}
+        cut = {"lokr_w2_a": (out_k, RANK), "lokr_w2_b": (RANK, in_n * pixels)}
+        return {"lokr_w1": (out_l, in_m)} | (cut if max(out_k, in_n) > 2 * RANK else whole)
+    return {"lora_down.weight": tuple(down), "lora_up.weight": tuple(up)}
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["plain", "dora"])
+@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_every_kind_saves_the_tensors_of_its_format(family, kind, dora):
+    """Every layer of the real architecture, convolutions included; those of equal shape have equal tensors."""
+    files = (f"kohya_{family}.json", f"kohya_{family}_conv.json")
+    rows = {key: (down, up) for file in files for key, down, up in json.loads((GOLDEN / file).read_text())}
+    expected, found, known = {}, {}, {}
+    for key, (down, up) in rows.items():
+        tensors = lycoris_shapes(kind, down, up) | ({"dora_scale": (1, down[1], *(1 for _ in down[2:]))} if dora else {})
+        expected |= {f"{key}.{name}": shape for name, shape in (tensors | {"alpha": ()}).items()}
+    for target in targets_of(family):
+        shape = tuple(target.module.weight.shape)
+        if shape not in known:
+            (layer,) = fresh_layers(ADAPTERS[kind], [("", target.module)], RANK, 1.0, 1, dora)
+            saved = {name: tuple(tensor.shape) for name, tensor in layer.tensors.items()}
+            known[shape] = saved | {"alpha": ()}  # which `AdapterSet.saved` adds
+        found |= {f"{target.key}.{name}": size for name, size in known[shape].items()}
+    assert found == expected
 
 
 def test_every_family_has_its_table():
