@@ -18,9 +18,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "comfyui"))
 
+from checkpoints import random_lora  # noqa: E402
 from frontend import launched_browser, open_workflow, opened_page, queue_from_ui, red_nodes, ui_to_api  # noqa: E402
 from harness import Comfy, outcome, running_comfy  # noqa: E402
 from PIL import Image  # noqa: E402
+from workflow_notes import BLOCKS_NOTE, EXPERT_NOTE, FIRST_NOTE, LBW_NOTE, SD15_NOTE  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
 SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -30,77 +32,7 @@ OWN_CHANGES = (
     "optimizer.text_encoder_lr=0.0005\nmethod.rank=32\nmethod.alpha=32\ndataset.captions.shuffle=false\ndataset.captions.keep_tokens=0"
 )
 SD15_URL = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15}"
-
-FIRST_NOTE = """\
-## Your first LoRA
-Press **Run**. Nothing has to be downloaded: *Demo Base* is a tiny model that comes with this pack, and it has never seen the \
-mascot **zibu**. Twelve pictures teach it.
-
-1. *Train LoRA* shows step, loss and time left, and samples as they are drawn. **Cancel keeps the work**: run again to go on.
-2. The LoRA is saved to `models/loras`, a file per two epochs.
-3. *Strength Test* draws every file at every strength. Choose the file that looks best: the last is not always it.
-
-Run it twice: nothing is trained again. Change a setting, and a new LoRA `zibu_2` is made.
-
-Next: the template **sd15_lora**, with your own pictures.
-
----
-## 训练第一个 LoRA
-点击 **运行**。无需下载任何文件：*演示底模* 是随本插件附带的微型模型，它从未见过吉祥物 **zibu**，用十二张图片教会它。
-
-1. *训练 LoRA* 节点显示步数、损失、剩余时间和样图。**取消不会丢失进度**：再次运行即可继续。
-2. LoRA 保存到 `models/loras`，每两轮保存一个文件。
-3. *强度测试* 用每个文件、每种强度各画一张图。选最好看的：最后一个不一定最好。
-
-再次运行不会重复训练；修改参数后会生成新的 `zibu_2`。
-
-下一步：打开模板 **sd15_lora**，用你自己的图片训练。
-"""
-SD15_NOTE = """\
-## A LoRA of your own pictures
-1. Put 10 to 50 pictures into a folder **inside ComfyUI's `input` folder**, here `input/my_pictures`. Beside each picture, a text \
-file of the same name says what is on it: `001.png`, `001.txt`. Begin each text with a word that no one uses, such as `sks cat`.
-2. Choose the folder and the checkpoint (both loaders: the left one trains, the right one tests). Press **Run**.
-3. Look at the grid: files across, strengths down. Use the best file with *Load LoRA*.
-
-No captions? Name the folder `10_sks cat`: 10 repeats, and "sks cat" is the caption. Little memory? Training Settings → \
-gradient_checkpointing. **Cancel keeps the work**: run again to go on.
-
----
-## 用自己的图片训练 LoRA
-1. 准备 10 到 50 张图片，放进 **ComfyUI 的 `input` 文件夹中的子文件夹**，这里是 `input/my_pictures`。每张图片旁放一个同名文本文件描述\
-画面：`001.png`、`001.txt`。每段文字以一个生僻词开头，例如 `sks cat`。
-2. 选择图片文件夹和大模型（两个加载器：左边用于训练，右边用于测试），点击 **运行**。
-3. 看对比图：横向是文件，纵向是强度。用 *加载 LoRA* 载入最好的文件。
-
-没有标注？把文件夹命名为 `10_sks cat`：重复 10 次，标注为 “sks cat”。显存小？打开训练参数里的 gradient_checkpointing。\
-**取消不会丢失进度**：再次运行即可继续。
-"""
-
-EXPERT_NOTE = """\
-## Every setting in its place
-The same training as **first_lora**, with the settings taken apart. Each node is optional; connect as many as you need, in a chain.
-
-- *Demo Base* → *Captions* → *Augmentation*: what becomes of the pictures and captions at each use. (*Loss Masks* and *Regularisation \
-Folder* go there too.)
-- *Training Settings* → *Optimizer* → *Learning-Rate Schedule* → *Loss & Noise* → *Samples*: of two nodes that set the same thing, the one \
-nearer to *Train LoRA* wins. A node that replaces something says so.
-- *Load Preset* lays its values over all that, with a reason for each; your **changes** win over it. The notes mark them with ✗.
-- *Save Configuration* writes everything to a file for *Load Configuration* and for the command line.
-
-Cancelled, crashed, or wanting more epochs: *Resume Training* goes on with any run of `output/lora_furnace`.
-
----
-## 每个设置单独一个节点
-与 **first_lora** 相同的训练，但设置分开放置。每个节点都可省略；按需要串联。
-
-- *演示底模* → *标注变化* → *图片增强*：图片和标注每次使用时的变化。（*损失遮罩* 和 *正则化图片* 也接在这里。）
-- *训练参数* → *优化器* → *学习率调度* → *损失与噪声* → *样图*：两个节点设置同一项时，离 *训练 LoRA* 更近的优先。替换了设置的节点会说明。
-- *载入预设* 把它的值放在最上面，每项都有理由；你的 **改动** 优先于它，说明中以 ✗ 标出。
-- *保存配置* 把全部设置写入文件，供 *载入配置* 和命令行使用。
-
-取消、崩溃或想多训练几轮：*继续训练* 可继续 `output/lora_furnace` 中的任何训练。
-"""
+MY_LORA = "my_lora.safetensors"
 
 
 def node(id: int, type: str, left: int, size: tuple[int, int], widgets: dict | None = None, links: dict | None = None, **more: Any):
@@ -256,6 +188,85 @@ WORKFLOWS: dict[str, list[dict[str, Any]]] = {
             {"base": (11, "base"), "loras": (14, "lora_names")},
         ),
     ],
+    "block_training": [
+        node(1, "MarkdownNote", 0, (420, 560), {"": BLOCKS_NOTE}, title="Read me · 请先阅读"),
+        node(2, "LoraFurnaceDemoBase", 460, (340, 110), {"batch_size": 8}),
+        node(3, "LoraFurnaceLora", 460, (340, 160), {"rank": 16, "alpha": 16}),
+        node(4, "LoraFurnaceBlockWeights", 460, (420, 460), {"down": "zeros", "up": "OUT00-OUT01=0.5"}, {"lora": (3, "lora")}),
+        node(
+            5,
+            "LoraFurnaceTraining",
+            930,
+            (340, 640),
+            {
+                "epochs": 10,
+                "precision": "fp32",
+                "lr": 0.002,
+                "text_encoder_lr": 0.001,
+                "save_every_epochs": 0,
+                "sample_prompts": "zibu on a blue background",
+                "sample_every_epochs": 2,
+                "sample_cfg": 5,
+            },
+        ),
+        node(
+            6,
+            "LoraFurnaceTrainLora",
+            1310,
+            (380, 520),
+            {"lora_name": "zibu_blocks"},
+            {"base": (2, "base"), "dataset": (2, "dataset"), "lora": (4, "lora"), "training": (5, "training")},
+        ),
+        node(
+            7,
+            "LoraFurnaceStrengthTestTrainer",
+            1730,
+            (480, 640),
+            {"strengths": "0, 0.5, 1", "prompts": "zibu on a blue background", "cfg": 5, "precision": "fp32"},
+            {"base": (2, "base"), "loras": (6, "lora_names")},
+        ),
+        node(
+            8,
+            "LoraFurnaceBlockAnalysisTrainer",
+            2250,
+            (560, 900),
+            {"prompt": "zibu on a blue background", "cfg": 5, "seeds": 2, "precision": "fp32"},
+            {"base": (2, "base"), "lora_name": (6, "lora_name")},
+        ),
+    ],
+    "sd15_block_weights": [
+        node(1, "MarkdownNote", 0, (420, 560), {"": LBW_NOTE}, title="Read me · 请先阅读"),
+        node(2, "CheckpointLoaderSimple", 460, (340, 110), {"ckpt_name": SD15}, models=[(SD15, SD15_URL, "checkpoints")]),
+        node(3, "EmptyLatentImage", 460, (340, 110), {"width": 512, "height": 512}),
+        node(
+            4,
+            "LoraFurnaceBlockAnalysis",
+            840,
+            (560, 1000),
+            {"lora_name": MY_LORA, "prompt": "sks cat, photo"},
+            {"model": (2, "MODEL"), "clip": (2, "CLIP"), "vae": (2, "VAE")},
+        ),
+        node(
+            5,
+            "LoraFurnaceLoadLoraBlockWeight",
+            1440,
+            (420, 560),
+            {"lora_name": MY_LORA},
+            {"model": (2, "MODEL"), "clip": (2, "CLIP"), "vector": (4, "vector")},
+        ),
+        node(6, "CLIPTextEncode", 1900, (340, 160), {"text": "sks cat, photo"}, {"clip": (5, "clip")}, title="Positive · 正向"),
+        node(7, "CLIPTextEncode", 1900, (340, 120), {"text": ""}, {"clip": (5, "clip")}, title="Negative · 反向"),
+        node(
+            8,
+            "KSampler",
+            1900,
+            (340, 260),
+            {"seed": 1, "steps": 20, "cfg": 7, "sampler_name": "euler", "scheduler": "normal"},
+            {"model": (5, "model"), "positive": (6, "CONDITIONING"), "negative": (7, "CONDITIONING"), "latent_image": (3, "LATENT")},
+        ),
+        node(9, "VAEDecode", 2280, (220, 50), links={"samples": (8, "LATENT"), "vae": (2, "VAE")}),
+        node(10, "PreviewImage", 2280, (420, 460), links={"images": (9, "IMAGE")}),
+    ],
 }
 
 BUILD = """(nodes) => {
@@ -360,6 +371,7 @@ def main() -> None:
             shutil.copytree(source, base / target)
         else:
             (base / target).symlink_to(source)
+    random_lora(base / "models/loras" / MY_LORA)
     with running_comfy(arguments.comfyui, base, {"lora-furnace": arguments.pack}) as comfy, launched_browser() as browser:
         for name in arguments.names:
             make(comfy, browser, name, arguments)

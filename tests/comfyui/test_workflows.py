@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from checkpoints import random_checkpoint
+from checkpoints import random_checkpoint, random_lora
 from frontend import open_workflow, page_errors, queue_from_ui, red_nodes
 from harness import Comfy, failure, outcome
 
@@ -26,7 +26,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "LoraFurnaceDataset": {"width": 64, "height": 64},
     "LoraFurnaceStrengthTest": {"steps": 1, "width": 64, "height": 64, "strengths": "0, 1"},
     "LoraFurnaceStrengthTestTrainer": {"steps": 1, "strengths": "0, 1"},
+    "LoraFurnaceBlockAnalysis": {"steps": 1, "width": 64, "height": 64, "sets": "M00, OUT03-OUT11"},
+    "LoraFurnaceBlockAnalysisTrainer": {"steps": 1, "sets": "M00, OUT00-OUT04"},
+    "KSampler": {"steps": 1},
+    "EmptyLatentImage": {"width": 64, "height": 64},
 }
+DRAWING = ("LoraFurnaceStrengthTest", "LoraFurnaceBlockAnalysis")
 SHORTEN = """(wanted) => {
   for (const node of window.app.graph.nodes)
     for (const [name, value] of Object.entries(wanted[node.type] ?? {})) {
@@ -39,18 +44,20 @@ SHORTEN = """(wanted) => {
 
 @pytest.fixture(scope="module")
 def model_files(comfy: Comfy) -> Iterator[None]:
-    """What the workflows name: a random checkpoint of real size, and a folder of pictures."""
+    """What the workflows name: a random checkpoint and LoRA of real size, and a folder of pictures."""
     checkpoint = comfy.base / "models/checkpoints" / SD15
     checkpoint.symlink_to(random_checkpoint(comfy.base))
     pictures = comfy.base / "input/my_pictures"
     shutil.copytree(ROOT / "trainer/demo/dataset/10_zibu", pictures)
+    lora = random_lora(comfy.base / "models/loras/my_lora.safetensors")
     yield
+    lora.unlink()
     checkpoint.unlink()
     shutil.rmtree(pictures)
 
 
 def test_there_are_workflows() -> None:
-    assert {path.stem for path in WORKFLOWS} == {"expert_settings", "first_lora", "sd15_lora"}
+    assert {path.stem for path in WORKFLOWS} == {"block_training", "expert_settings", "first_lora", "sd15_block_weights", "sd15_lora"}
     assert all(path.with_suffix(".jpg").is_file() for path in WORKFLOWS)
 
 
@@ -62,7 +69,7 @@ def test_workflow(comfy: Comfy, page: Page, model_files: None, path: Path) -> No
     entry = comfy.wait(queue_from_ui(page), timeout=1500)
     assert outcome(entry) == "success", failure(entry)
     for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
-        if node["type"] in ("LoraFurnaceTrainLora", "PreviewImage", "SaveImage") or "StrengthTest" in node["type"]:
+        if node["type"] in ("LoraFurnaceTrainLora", "PreviewImage", "SaveImage") or node["type"].startswith(DRAWING):
             images = entry["outputs"][str(node["id"])]["images"]
             assert images and all(min(comfy.view(image).size) >= 64 for image in images), node["type"]
     assert red_nodes(page) == []
