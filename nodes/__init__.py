@@ -1,5 +1,6 @@
 """The nodes. One module per subject; their ids and the names of their inputs are an API."""
 
+from .advice import Advice
 from .base_model import BaseModel, DemoBase
 from .block_analysis import BlockAnalysis, BlockAnalysisTrainer
 from .blocks import BlockWeightHook, BlockWeights, LoadLoraBlockWeight, SaveBlockWeightedLora
@@ -46,6 +47,7 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceStrengthTestTrainer": StrengthTestTrainer,
     "LoraFurnaceGrid": Grid,
     "LoraFurnaceGridTrainer": GridTrainer,
+    "LoraFurnaceAdvice": Advice,
     "LoraFurnaceLoadLoraBlockWeight": LoadLoraBlockWeight,
     "LoraFurnaceBlockWeightHook": BlockWeightHook,
     "LoraFurnaceSaveBlockWeightedLora": SaveBlockWeightedLora,
@@ -82,6 +84,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceStrengthTestTrainer": "LoRA Strength Test, Trainer's Sampler (LoRA Furnace)",
     "LoraFurnaceGrid": "X/Y/Z Grid (LoRA Furnace)",
     "LoraFurnaceGridTrainer": "X/Y/Z Grid, Trainer's Sampler (LoRA Furnace)",
+    "LoraFurnaceAdvice": "LoRA Advice (LoRA Furnace)",
     "LoraFurnaceLoadLoraBlockWeight": "Load LoRA (Block Weight) (LoRA Furnace)",
     "LoraFurnaceBlockWeightHook": "Block Weight LoRA Hook (LoRA Furnace)",
     "LoraFurnaceSaveBlockWeightedLora": "Save Block-Weighted LoRA (LoRA Furnace)",

@@ -15,7 +15,10 @@ from ..trainer.diffusion.samplers import SAMPLERS, SCHEDULERS
 from ..trainer.errors import ConfigError
 from ..trainer.evaluate.axes import AXES, Names, lora_axis, make_axis, parse_uses
 from ..trainer.evaluate.cells import LoraUse
+from ..trainer.evaluate.clip import load_clip
+from ..trainer.evaluate.figures import report_grid
 from ..trainer.evaluate.lora_files import run_files, training_order
+from ..trainer.evaluate.references import read_references
 from ..trainer.evaluate.shelf import FolderShelf
 from ..trainer.evaluate.xyz import DrawnGrid, GridPlan, draw_cells, write_sheets
 from ..trainer.events import never
@@ -32,6 +35,8 @@ PRECISION = Widgets(TrainSection, only=("precision", "device"))
 NOTHING = "nothing"
 ALIASES = ["xyz plot", "xy plot", "lora grid", "lora strength", "compare loras", "compare epochs", "efficiency"]
 GRIDS_HELP = "Labelled grids: X across, Y down, a page for each prompt and value of Z. They are in the folder of the grid too."
+TABLE_HELP = "The figures of every picture as CSV; they are in the folder too, as figures.csv."
+NO_CLIP = "none"
 IMAGES_HELP = "The single pictures: page by page, row by row."
 
 
@@ -44,10 +49,10 @@ class Grid:
         "Every picture equals what Load LoRA, KSampler and VAE Decode give and is saved at once: after Cancel, queue the same again."
     )
     SEARCH_ALIASES = ALIASES
-    RETURN_TYPES = ("IMAGE", "IMAGE")
-    RETURN_NAMES = ("grids", "images")
-    OUTPUT_IS_LIST = (True, False)
-    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP)
+    RETURN_TYPES = ("IMAGE", "IMAGE", "STRING")
+    RETURN_NAMES = ("grids", "images", "table")
+    OUTPUT_IS_LIST = (True, False, False)
+    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP, TABLE_HELP)
     OUTPUT_NODE = True
     FUNCTION = "execute"
 
@@ -58,7 +63,7 @@ class Grid:
         for name, known in (("sampler_name", host.samplers()), ("scheduler", host.schedulers())):
             inputs[name] = (known, inputs[name][1])
         hidden = {"node_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
-        return {"required": models | inputs, "hidden": hidden}
+        return {"required": models | inputs, "optional": _figure_inputs(), "hidden": hidden}
 
     def execute(
         self, model: Any, clip: Any, vae: Any, node_id: str = "", prompt: Any = None, extra_pnginfo: Any = None, **values: Any
@@ -67,7 +72,8 @@ class Grid:
         painter = NativePainter(model, clip, vae, graph.origin_of(prompt, node_id, ("model", "clip", "vae")))
         folder = _folder(values)
         shelf = FolderShelf(folder / "cells", graph.metadata(prompt, extra_pnginfo), graph.checkpoint_of(prompt, node_id, "model"))
-        return _answer(draw_cells(plan, painter, shelf, NodeDisplay(node_id), never), folder)
+        grid = draw_cells(plan, painter, shelf, NodeDisplay(node_id), never, with_plain=values["figures"])
+        return _answer(grid, folder, values, node_id)
 
 
 class GridTrainer:
@@ -79,10 +85,10 @@ class GridTrainer:
         "Every picture is saved at once: after Cancel, queue the same again to go on."
     )
     SEARCH_ALIASES = ALIASES
-    RETURN_TYPES = ("IMAGE", "IMAGE")
-    RETURN_NAMES = ("grids", "images")
-    OUTPUT_IS_LIST = (True, False)
-    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP)
+    RETURN_TYPES = ("IMAGE", "IMAGE", "STRING")
+    RETURN_NAMES = ("grids", "images", "table")
+    OUTPUT_IS_LIST = (True, False, False)
+    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP, TABLE_HELP)
     OUTPUT_NODE = True
     FUNCTION = "execute"
 
@@ -90,16 +96,14 @@ class GridTrainer:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         base = {"base": ("LF_BASE", {"tooltip": "The model without the LoRA: Base Model or Demo Base."})}
         hidden = {"node_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
-        return {"required": base | _inputs(64), "optional": PRECISION.inputs(), "hidden": hidden}
+        return {"required": base | _inputs(64), "optional": PRECISION.inputs() | _figure_inputs(), "hidden": hidden}
 
     def execute(self, base: BaseSection, node_id: str = "", prompt: Any = None, extra_pnginfo: Any = None, **values: Any) -> dict[str, Any]:
         plan, folder = _plan(values, list(SAMPLERS), list(SCHEDULERS)), _folder(values)
         shelf = FolderShelf(folder / "cells", graph.metadata(prompt, extra_pnginfo), Path(base.checkpoint))
-        options = PRECISION.values(values)
-        grid = run_beside(
-            lambda listen, stop: draw_grid(base, plan, shelf=shelf, listen=listen, stop=stop, **options), NodeDisplay(node_id)
-        )
-        return _answer(grid, folder)
+        options = PRECISION.values(values) | {"shelf": shelf, "with_plain": values["figures"]}
+        grid = run_beside(lambda listen, stop: draw_grid(base, plan, listen=listen, stop=stop, **options), NodeDisplay(node_id))
+        return _answer(grid, folder, values, node_id)
 
 
 def _inputs(side: int) -> dict[str, Input]:
@@ -170,11 +174,34 @@ def _folder(values: dict[str, Any]) -> Path:
     return host.output_folder() / "grids" / NAME.build(values).name
 
 
-def _answer(grid: DrawnGrid, folder: Path) -> dict[str, Any]:
-    """The sheets, which are saved and shown on the node, and the single pictures."""
-    sheets = write_sheets(grid, folder)
-    images = torch.cat([pictures.to_tensor(picture) for picture in grid.pictures()])
+def _figure_inputs() -> dict[str, Input]:
+    """What the pictures are measured against."""
+    files = [NO_CLIP, *(host.model_files("clip_vision") if "clip_vision" in host.model_kinds() else ())]
+    clip = "A model that sees what is in a picture, for likeness to the training pictures; from models/clip_vision."
     return {
-        "ui": {"images": [host.output_reference(path) for path in sheets]},
-        "result": ([pictures.open_picture(path) for path in sheets], images),
+        "figures": ("BOOLEAN", {"default": False, "tooltip": "Measure every picture: table, heat maps below the grid, curves."}),
+        "clip_vision": (files, {"default": NO_CLIP, "tooltip": clip}),
+        "dataset": ("LF_DATASET", {"tooltip": "The training pictures, to see whether some were learned by heart."}),
+        "held_out": (
+            "LF_DATASET",
+            {"tooltip": "Pictures that were never trained on; a prompt that equals a caption is compared with its picture."},
+        ),
     }
+
+
+def _answer(grid: DrawnGrid, folder: Path, values: dict[str, Any], node_id: str) -> dict[str, Any]:
+    """The sheets, which are saved and shown on the node, the single pictures, and the figures."""
+    table = ""
+    if values["figures"]:
+        name = values.get("clip_vision", NO_CLIP)
+        clip = None if name == NO_CLIP else load_clip(host.model_path("clip_vision", name))
+        report = report_grid(grid, folder, read_references(values.get("dataset"), values.get("held_out")), clip)
+        table = report.table.csv()
+        sheets = [*report.sheets, *(path for path in report.files if path.suffix == ".png")]
+        if report.notes:
+            host.show_text("\n".join(report.notes), node_id)
+    else:
+        sheets = write_sheets(grid, folder)
+    images = torch.cat([pictures.to_tensor(picture) for picture in grid.pictures()])
+    shown = [host.output_reference(path) for path in sheets]
+    return {"ui": {"images": shown}, "result": ([pictures.open_picture(path) for path in sheets], images, table)}

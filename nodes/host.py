@@ -43,6 +43,11 @@ def tokenizer_folder() -> str:
     return str(Path(comfy.sd.__file__).parent / "sd1_tokenizer")
 
 
+def model_kinds() -> list[str]:
+    """The registered kinds of model files; an older ComfyUI may lack one."""
+    return list(folder_paths.folder_names_and_paths)
+
+
 def model_files(kind: str) -> list[str]:
     """The names of the files of one kind, as the native loaders list them."""
     return folder_paths.get_filename_list(kind)
@@ -77,7 +82,7 @@ def named_files(text: str) -> list[Path]:
     """Files of any registered kind that have this name."""
     if not text or len(text) > 255 or "\n" in text:
         return []
-    found = (folder_paths.get_full_path(kind, text) for kind in folder_paths.folder_names_and_paths)
+    found = (folder_paths.get_full_path(kind, text) for kind in model_kinds())
     return [Path(path) for path in found if path]
 
 

@@ -101,3 +101,38 @@ Cancelled, crashed, or wanting more epochs: *Resume Training* goes on with any r
 
 取消、崩溃或想多训练几轮：*继续训练* 可继续 `output/lora_furnace` 中的任何训练。
 """
+GRID_NOTE = """\
+## Which file, at which strength?
+Press **Run**: a LoRA of the mascot **zibu** is trained on the *Demo Base*, then every saved file is drawn at seven strengths.
+
+1. *X/Y/Z Grid*: files across, strengths down; below it what was measured on each picture. **Cancel, and run again: only what is \
+missing is drawn.**
+2. *LoRA Advice* says in words which file to use at which strength, what speaks against the others, and what to change next time. \
+Its second picture shows what survives of words that the training pictures do not have.
+
+Other axes: prompt words (search and replace), seed, CFG, steps, sampler, block weights, checkpoint.
+
+---
+## 该用哪个文件、多大强度？
+点击 **运行**：在 *演示底模* 上训练吉祥物 **zibu** 的 LoRA，然后用七种强度画出每个文件的图。
+
+1. *X/Y/Z 对比图*：横向是文件，纵向是强度；下方是每张图的测量数据。**取消后再次运行：只画缺少的图。**
+2. *LoRA 建议* 用文字说明该用哪个文件、多大强度，其他文件有什么问题，下次该改什么。它的第二张图显示训练图片中没有的词还能保留多少作用。
+
+其他可用的轴：提示词（查找替换）、种子、CFG、步数、采样器、分层权重、大模型。
+"""
+SD15_GRID_NOTE = """\
+## Compare LoRA files on your checkpoint
+1. Choose the checkpoint. In *X/Y/Z Grid*, **loras** names the files: a pattern such as `my_lora*` takes all files of a run.
+2. X: files, Y: strengths, Z: seeds, here two pages. Every picture equals what *Load LoRA* and *KSampler* give, and is saved in \
+`output/lora_furnace/grids/my_lora`; drop one onto the canvas to get its graph. \
+**After Cancel only what is missing is drawn.**
+3. Connect *Dataset Folder* to **dataset** and **held_out** to measure whether pictures were learned by heart.
+
+---
+## 在自己的大模型上比较 LoRA 文件
+1. 选择大模型。*X/Y/Z 对比图* 的 **LoRA 文件** 可写通配，例如 `my_lora*` 表示一次训练的全部文件。
+2. X：文件，Y：强度，Z：种子（两页）。每张图与 *加载 LoRA*、*K 采样器* 的结果相同，保存在 `output/lora_furnace/grids/my_lora`，\
+拖到画布即可打开其工作流。**取消后只画缺少的图。**
+3. 把 *图片文件夹* 连接到 **训练图片** 和 **验证图片**，可以测量是否死记硬背。
+"""

@@ -16,11 +16,12 @@ from .result import TrainResult
 
 if TYPE_CHECKING:
     from .check_report import CheckReport
+    from .evaluate.advise import Advised
     from .evaluate.xyz import DrawnGrid, GridPlan
 
 __version__ = "0.1.0"
 
-__all__ = ["TrainConfig", "TrainResult", "TrainerError", "check", "draw_grid", "load_config", "strength_test", "train"]
+__all__ = ["TrainConfig", "TrainResult", "TrainerError", "advise", "check", "draw_grid", "load_config", "strength_test", "train"]
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = (), presets: Iterable[str] = ()) -> TrainConfig:
@@ -54,6 +55,13 @@ def draw_grid(base: BaseSection, plan: GridPlan, **options: Any) -> DrawnGrid:
     from .evaluate.strength import draw_plan
 
     return draw_plan(base, plan, **options)
+
+
+def advise(config: TrainConfig, folder: Path, **options: Any) -> Advised | None:
+    """Say which file of a job to use at which strength; see `trainer.evaluate.advise.advise`."""
+    from .evaluate.advise import advise as run_advise
+
+    return run_advise(config, folder, **options)
 
 
 def strength_test(

@@ -30,8 +30,11 @@ SHORT: dict[str, dict[str, Any]] = {
     "LoraFurnaceBlockAnalysisTrainer": {"steps": 1, "sets": "M00, OUT00-OUT04"},
     "KSampler": {"steps": 1},
     "EmptyLatentImage": {"width": 64, "height": 64},
+    "LoraFurnaceGrid": {"steps": 1, "width": 64, "height": 64, "y_values": "0, 1"},
+    "LoraFurnaceGridTrainer": {"steps": 1, "y_values": "0, 1"},
+    "LoraFurnaceAdvice": {"steps": 1, "strengths": "1"},
 }
-DRAWING = ("LoraFurnaceStrengthTest", "LoraFurnaceBlockAnalysis")
+DRAWING = ("LoraFurnaceStrengthTest", "LoraFurnaceBlockAnalysis", "LoraFurnaceGrid", "LoraFurnaceAdvice")
 SHORTEN = """(wanted) => {
   for (const node of window.app.graph.nodes)
     for (const [name, value] of Object.entries(wanted[node.type] ?? {})) {
@@ -57,7 +60,8 @@ def model_files(comfy: Comfy) -> Iterator[None]:
 
 
 def test_there_are_workflows() -> None:
-    assert {path.stem for path in WORKFLOWS} == {"block_training", "expert_settings", "first_lora", "sd15_block_weights", "sd15_lora"}
+    names = {"block_training", "expert_settings", "first_lora", "sd15_block_weights", "sd15_grid", "sd15_lora", "strength_epoch_grid"}
+    assert {path.stem for path in WORKFLOWS} == names
     assert all(path.with_suffix(".jpg").is_file() for path in WORKFLOWS)
 
 

@@ -63,6 +63,14 @@ def test_pictures_are_saved_with_the_graph_and_not_drawn_again(pack: Pack, nativ
     assert len(native) == 3 and torch.equal(again["result"][1], answer["result"][1])
 
 
+def test_figures(pack: Pack, native: list[Any]) -> None:
+    *_, table = call(pack, figures=True)["result"]
+    lines = table.splitlines()
+    assert lines[0] == "prompt,lora,strength,change" and len(lines) == 5
+    assert lines[1].startswith("x,a-000002,strength 0,0")
+    assert (pack.comfy.base / "output/lora_furnace/grids/grid/curves.png").is_file()
+
+
 @pytest.mark.parametrize("change", ["widget", "file"])
 def test_another_model_is_drawn_anew(pack: Pack, native: list[Any], change: str) -> None:
     call(pack)

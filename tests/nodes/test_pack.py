@@ -38,6 +38,7 @@ NODES = (
     "StrengthTestTrainer",
     "Grid",
     "GridTrainer",
+    "Advice",
     "LoadLoraBlockWeight",
     "BlockWeightHook",
     "SaveBlockWeightedLora",

@@ -3,7 +3,7 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import bench, blocks, check, config, demo, dylora_split, grid, images, import_, info, loss, methods, presets, tags, train
+from . import advise, bench, blocks, check, config, demo, dylora_split, grid, images, import_, info, loss, methods, presets, tags, train
 
 COMMANDS = {
     "train": train,
@@ -14,6 +14,7 @@ COMMANDS = {
     "import": import_,
     "demo": demo,
     "grid": grid,
+    "advise": advise,
     "loss": loss,
     "images": images,
     "tags": tags,

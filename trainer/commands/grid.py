@@ -12,7 +12,7 @@ from .shared import Interrupt, add_config, read_config
 if TYPE_CHECKING:
     from ..config import TrainConfig
     from ..evaluate.axes import Axis
-    from ..evaluate.xyz import GridPlan
+    from ..evaluate.xyz import DrawnGrid, GridPlan
 
 HELP = "Draw a grid of LoRA files, strengths, prompts, seeds and more with the trainer's own sampler."
 
@@ -30,6 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt", action="append", default=[], metavar="TEXT", help="instead of the configuration's prompts; may be repeated"
     )
+    parser.add_argument("--figures", action="store_true", help="measure every picture: figures.csv, heat maps below the grid, curves.png")
+    parser.add_argument("--clip", metavar="PATH", help="a local CLIP model, a clip_vision file or a folder, for figures of likeness")
     parser.add_argument("--out", default="out/grid", metavar="DIR", help="folder of the results (default: %(default)s)")
 
 
@@ -42,19 +44,32 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     config = read_config(options)
     out = Path(options.out)
     plan = _plan(config, options)
+    measured = bool(options.figures or options.clip)
     console = ConsoleListener()
     try:
         with Interrupt() as stop:
             shelf = FolderShelf(out / "cells", model=Path(config.base.checkpoint))
-            train = config.train
-            grid = draw_grid(
-                config.base, plan, precision=train.precision, device=train.device, shelf=shelf, listen=console, stop=stop
-            )  # fmt: skip
+            chosen = {"precision": config.train.precision, "device": config.train.device, "shelf": shelf, "with_plain": measured}
+            grid = draw_grid(config.base, plan, listen=console, stop=stop, **chosen)
     finally:
         console.finish()
-    paths = write_sheets(grid, out)
-    print("\n".join(f"grid: {path}" for path in paths))
-    return {"status": "done" if grid.finished else "stopped", "grids": [str(path) for path in paths]}
+    sheets, files = _measured(config, grid, options) if measured and grid.finished else (write_sheets(grid, out), [])
+    print("\n".join([*(f"grid: {path}" for path in sheets), *(f"figures: {path}" for path in files)]))
+    status = "done" if grid.finished else "stopped"
+    return {"status": status, "grids": [str(path) for path in sheets], "figures": [str(path) for path in files]}
+
+
+def _measured(config: TrainConfig, grid: DrawnGrid, options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+    """Sheets with heat maps, and the files of figures."""
+    from ..evaluate.clip import load_clip
+    from ..evaluate.figures import report_grid
+    from ..evaluate.references import references_of
+
+    likeness = load_clip(Path(options.clip)) if options.clip else None
+    report = report_grid(grid, Path(options.out), references_of(config), likeness)
+    for note in report.notes:
+        print(note)
+    return list(report.sheets), list(report.files)
 
 
 def _plan(config: TrainConfig, options: argparse.Namespace) -> GridPlan:

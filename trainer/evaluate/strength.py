@@ -36,10 +36,11 @@ def draw_plan(
     precision: str = "bf16",
     device: str = "auto",
     shelf: Shelf | None = None,
+    with_plain: bool = False,
     listen: Listener = ignore,
     stop: StopCheck = never,
 ) -> DrawnGrid:
-    """Draw a grid with the trainer's own sampler. Pictures that `shelf` holds are not drawn again."""
+    """Draw a grid with the trainer's own sampler. Pictures that `shelf` holds are not drawn again; see `draw_cells`."""
     from ..diffusion.samplers import SAMPLERS, SCHEDULERS
     from ..families.loading import check_loras
     from .painter import TrainerPainter
@@ -53,4 +54,4 @@ def draw_plan(
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     with closing(TrainerPainter(base, precision, device, listen)) as painter:
-        return draw_cells(plan, painter, shelf or MemoryShelf(), listen, stop)
+        return draw_cells(plan, painter, shelf or MemoryShelf(), listen, stop, with_plain=with_plain)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..events import CellDrawn, Listener, Status, StopCheck
 from .axes import Axis
 from .cells import Cell, LoraUse, Painter, cheapest_order, fingerprint
-from .grid import LARGEST_GRID, SMALLEST_CELL, draw_grid
+from .grid import LARGEST_GRID, PAPER, SMALLEST_CELL, draw_grid
 from .shelf import Shelf
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..sample import Request
 
+_CHART = 640  # pixels that charts below a sheet are wide, at least
 Place = tuple[int, int, int]  # page, row, column
 
 
@@ -61,6 +62,17 @@ class GridPlan:
         for axis, number in reversed(turns):
             cell = axis.put(cell, number)
         return cell
+
+    def without(self, place: Place) -> Cell:
+        """The picture of a place without the LoRA that is tested."""
+        cell = self.cell(place)
+        return replace(cell, loras=cell.loras[1:])
+
+    def labels(self, place: Place) -> list[str]:
+        """The values of the axes at a place: X, Y, Z."""
+        page, row, column = place
+        depth = page % len(self.z.values) if self.z else 0
+        return [axis.labels[number] for axis, number in ((self.x, column), (self.y, row), (self.z, depth)) if axis]
 
     def check(self) -> None:
         """ConfigError lists what cannot be drawn."""
@@ -106,29 +118,39 @@ class GridPlan:
 
 @dataclass(frozen=True)
 class DrawnGrid:
-    """A plan with its pictures, as far as they are drawn; `marks` are their fingerprints."""
+    """A plan with its pictures, as far as they are drawn. `marks` are their fingerprints, `plain` those without the tested LoRA."""
 
     plan: GridPlan
     marks: dict[Place, str]
     shelf: Shelf
     finished: bool
+    plain: dict[Place, str] = field(default_factory=dict)
 
     def picture(self, place: Place) -> Image | None:
         return self.shelf.get(self.marks[place])
+
+    def without(self, place: Place) -> Image | None:
+        """The same without the LoRA that is tested, where that was asked for."""
+        return self.shelf.get(self.plain[place]) if place in self.plain else None
 
     def pictures(self) -> Iterator[Image]:
         """Those that are drawn: page by page, row by row."""
         return (picture for place in self.plan.places() if (picture := self.picture(place)) is not None)
 
-    def sheets(self) -> Iterator[Image]:
-        """Labelled sheets. A page that is too large for one is cut into several of about equal size."""
+    def sheets(self, under: Callable[[int, int], Image | None] | None = None) -> Iterator[Image]:
+        """Labelled sheets. A page that is too large for one is cut into several of about equal size.
+
+        `under` is given page and width, and makes what stands below the last sheet of a page.
+        """
         for page in range(self.plan.shape[0]):
             sample = next((picture for row in range(self.plan.shape[1]) if (picture := self.picture((page, row, 0)))), None)
             width, height = sample.size if sample else (SMALLEST_CELL, SMALLEST_CELL)
             parts = [(rows, columns) for rows in _parts(self.plan.shape[1], height) for columns in _parts(self.plan.shape[2], width)]
             for number, (rows, columns) in enumerate(parts, 1):
                 title = self.plan.title(page) + (f" ({number}/{len(parts)})" if len(parts) > 1 else "")
-                yield self._sheet(page, rows, columns, title)
+                sheet = self._sheet(page, rows, columns, title)
+                last = number == len(parts)
+                yield stacked(sheet, under(page, max(sheet.width, _CHART)) if under and last else None)
 
     def _sheet(self, page: int, rows: range, columns: range, title: str) -> Image:
         cells = [[self.picture((page, row, column)) for column in columns] for row in rows]
@@ -138,35 +160,38 @@ class DrawnGrid:
         return draw_grid(cells, across, down, title, self.plan.footnote(page))
 
 
-def draw_cells(plan: GridPlan, painter: Painter, shelf: Shelf, listen: Listener, stop: StopCheck) -> DrawnGrid:
+def draw_cells(plan: GridPlan, painter: Painter, shelf: Shelf, listen: Listener, stop: StopCheck, *, with_plain: bool = False) -> DrawnGrid:
     """Draw every picture that the shelf does not hold yet. Equal ones are drawn once; neighbours share as much as possible.
 
-    A stop leaves what is drawn on the shelf, and the next call goes on from there.
+    `with_plain` draws each picture without the tested LoRA too. A stop leaves what is drawn on the shelf, and the next call
+    goes on from there.
     """
     plan.check()
     cells = {place: plan.cell(place).plain() for place in plan.places()}
+    others = {place: plan.without(place).plain() for place in plan.places()} if with_plain else {}
+    names = {cell: f"{place_name(plan, place)}_plain" for place, cell in reversed(others.items())}
+    names |= {cell: place_name(plan, place) for place, cell in reversed(cells.items())}
     known: dict[Cell, str] = {}
-    for cell in dict.fromkeys(cells.values()):
+    for cell in names:
         identity = painter.identity(cell)
         known[cell] = fingerprint(cell, uuid.uuid4().hex if identity is None else identity)
-    marks = {place: known[cell] for place, cell in cells.items()}
-    first = {cell: place for place, cell in reversed(cells.items())}
-    counts = Counter(marks.values())
-    total = len(cells)
+    wanted = [*cells.values(), *dict.fromkeys(cell for cell in others.values() if cell not in set(cells.values()))]
+    grid = DrawnGrid(plan, {place: known[cell] for place, cell in cells.items()}, shelf, False, {p: known[c] for p, c in others.items()})
+    counts = Counter(known[cell] for cell in wanted)
     done = sum(count for mark, count in counts.items() if shelf.has(mark))
     if done:
-        listen(Status(f"{done} of {total} pictures are already drawn"))
-    for cell in cheapest_order(list(cells.values())):
+        listen(Status(f"{done} of {len(wanted)} pictures are already drawn"))
+    for cell in cheapest_order(wanted):
         mark = known[cell]
         if shelf.has(mark):
             continue
         picture = painter.draw(cell, stop)
         if picture is None:
-            return DrawnGrid(plan, marks, shelf, False)
-        shelf.put(mark, cell, place_name(plan, first[cell]), picture)
+            return grid
+        shelf.put(mark, cell, names[cell], picture)
         done += counts[mark]
-        listen(CellDrawn(done, total, picture))
-    return DrawnGrid(plan, marks, shelf, True)
+        listen(CellDrawn(done, len(wanted), picture))
+    return replace(grid, finished=True)
 
 
 def place_name(plan: GridPlan, place: Place) -> str:
@@ -176,16 +201,35 @@ def place_name(plan: GridPlan, place: Place) -> str:
     return "_".join([str(page + 1), *labels]).replace(" ", "")
 
 
-def write_sheets(grid: DrawnGrid, folder: Path, name: str = "grid") -> list[Path]:
-    """The sheets as grid.png, grid_2.png …"""
+def write_sheets(grid: DrawnGrid, folder: Path, under: Callable[[int, int], Image | None] | None = None) -> list[Path]:
+    """The sheets as grid.png, grid_2.png …; `under` is that of `DrawnGrid.sheets`."""
+    paths = []
+    for number, sheet in enumerate(grid.sheets(under), 1):
+        paths.append(folder / ("grid.png" if number == 1 else f"grid_{number}.png"))
+        write_picture(sheet, paths[-1])
+    return paths
+
+
+def write_picture(picture: Image, path: Path) -> None:
     from ..files import replacing
 
-    paths = []
-    for number, sheet in enumerate(grid.sheets(), 1):
-        paths.append(folder / (f"{name}.png" if number == 1 else f"{name}_{number}.png"))
-        with replacing(paths[-1]) as temporary:
-            sheet.save(temporary, format="png")
-    return paths
+    with replacing(path) as temporary:
+        picture.save(temporary, format="png")
+
+
+def stacked(*parts: Image | None) -> Image:
+    """Pictures below each other, on one page."""
+    from PIL import Image as Images
+
+    shown = [part for part in parts if part is not None]
+    if len(shown) == 1:
+        return shown[0]
+    page = Images.new("RGB", (max(part.width for part in shown), sum(part.height for part in shown)), PAPER)
+    top = 0
+    for part in shown:
+        page.paste(part, ((page.width - part.width) // 2, top))
+        top += part.height
+    return page
 
 
 def _files_last(turn: tuple[Axis, int]) -> bool:

@@ -1,0 +1,261 @@
+"""What a LoRA does, measured without drawing: on noised pictures, at fixed noise and timesteps, at each strength.
+
+* the loss on held-out and on training pictures, per picture, so that two files are compared picture by picture;
+* how much it changes the model's answer: ||answer with - answer without|| / ||answer without||;
+* how much of an attribute survives: the change D that the attribute's words make to the answer, with the LoRA and without it,
+  as <D with, D without> / ||D without||^2. 1 is as without the LoRA, 0 is no reaction: it paints its pictures whatever is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Stopped
+from ..events import Listener, Status, StopCheck, ignore, never
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..config import TrainConfig
+    from ..feed import Batch, Feed
+    from ..plan import Plan
+    from .canvas import Canvas
+
+PARTS = 8  # noise levels per picture: the middle of each of so many equal parts of the range
+MOST_PICTURES = 16  # of each kind
+KEPT_ATTRIBUTES = 3  # those that the model without the LoRA reacts to most
+# Words that a training set seldom has; those that it has are left out.
+ATTRIBUTES = (
+    "on a purple background",
+    "on an orange background",
+    "in a snowy forest",
+    "in the desert",
+    "under water",
+    "at night",
+    "wearing a red hat",
+    "with green hair",
+    "with sunglasses",
+)
+_SMALL_WORDS = {"a", "an", "the", "on", "in", "at", "of", "with", "and", "under", "wearing", "background", "to", "from", "is"}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A file at a strength."""
+
+    strength: float
+    held_out: tuple[float, ...]  # the loss of each picture; empty where none is held out
+    training: tuple[float, ...]
+    change: float
+    survival: float | None  # mean over the attributes; None without any
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The model alone, and every file at every strength in rising order."""
+
+    base: Probe
+    files: dict[Path, tuple[Probe, ...]]
+    trigger: str
+    attributes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Noised pictures and what is asked about them. `picture` counts from 0."""
+
+    batch: Batch
+    timesteps: Tensor
+    picture: int
+
+
+def gather_evidence(
+    config: TrainConfig,
+    files: Sequence[Path],
+    strengths: Sequence[float],
+    *,
+    attributes: Sequence[str] = (),
+    trigger: str = "",
+    listen: Listener = ignore,
+    stop: StopCheck = never,
+) -> Evidence | None:
+    """Measure every file at every strength on the pictures of the job; None after a stop.
+
+    `attributes` in place of those that are known; `trigger` in place of the words that all captions share.
+    """
+    from ..data.cache import TensorCache
+    from ..feed import fill_caches, reading_of
+    from ..plan import make_plan
+    from ..preflight import cache_dir_of
+    from .canvas import open_canvas
+
+    try:
+        plan = make_plan(config, stop)
+    except Stopped:
+        return None
+    captions = [record.caption for record in plan.records]
+    trigger = trigger or shared_words(captions)
+    chosen = list(attributes) or absent(ATTRIBUTES, captions)
+    with open_canvas(config.base, precision=config.train.precision, device=config.train.device, listen=listen, stop=stop) as canvas:
+        canvas.model.tokenizer = canvas.model.reader(reading_of(config.dataset.captions))
+        listen(Status("encoding pictures"))
+        feed = fill_caches(plan, canvas.family, canvas.model, TensorCache(cache_dir_of(config)), False, listen, stop)
+        prober = _Prober(canvas, feed, trigger, chosen)
+        base = prober.start(keep=len(chosen) if attributes else KEPT_ATTRIBUTES)
+        found: dict[Path, tuple[Probe, ...]] = {}
+        for number, file in enumerate(files, 1):
+            canvas.use(file)
+            probes = []
+            for strength in sorted(set(strengths) - {0}):
+                if stop():
+                    return None
+                canvas.set_strengths([(strength, strength)])
+                probes.append(prober.probe(strength))
+            found[file] = tuple(probes)
+            listen(Status(f"measured {file.stem}, {number} of {len(files)} files"))
+    return Evidence(base, found, trigger, tuple(prober.attributes))
+
+
+class _Prober:
+    """Asks the same questions again and again."""
+
+    def __init__(self, canvas: Canvas, feed: Feed, trigger: str, attributes: list[str]):
+        self._canvas, self.attributes, self._trigger = canvas, attributes, trigger
+        size = feed.plan.config.dataset.batch_size
+        self._held_out = _questions(feed, size, canvas.model)
+        self._training = _questions(replace(feed, plan=_training_as_held_out(feed.plan)), size, canvas.model)
+        self._asked = [question for question in (self._held_out or self._training) if question.picture < 4]
+        self._answers: list[Tensor] = []  # without a LoRA
+        self._reactions: dict[str, list[Tensor]] = {}
+
+    def start(self, keep: int) -> Probe:
+        """The model alone; attributes that it hardly reacts to are left out."""
+        self._answers = [answer for _, answer in map(self._answer, self._asked)]
+        reactions = {attribute: self._reaction(attribute) for attribute in self.attributes}
+        strength = {attribute: _square(parts, parts) for attribute, parts in reactions.items()}
+        self.attributes = sorted(self.attributes, key=lambda attribute: -strength[attribute])[:keep]
+        self._reactions = {attribute: reactions[attribute] for attribute in self.attributes}
+        return Probe(0.0, self._losses(self._held_out), self._losses(self._training), 0.0, 1.0 if self.attributes else None)
+
+    def probe(self, strength: float) -> Probe:
+        changes = [answer - before for (_, answer), before in zip(map(self._answer, self._asked), self._answers, strict=True)]
+        change = (_square(changes, changes) / max(_square(self._answers, self._answers), 1e-12)) ** 0.5
+        shares = []
+        for attribute, before in self._reactions.items():
+            shares.append(_square(self._reaction(attribute), before) / max(_square(before, before), 1e-12))
+        survival = sum(shares) / len(shares) if shares else None
+        return Probe(strength, self._losses(self._held_out), self._losses(self._training), change, survival)
+
+    def _losses(self, questions: list[_Question]) -> tuple[float, ...]:
+        """One per picture: the mean over its noise levels."""
+        found: dict[int, list[float]] = {}
+        for question in questions:
+            losses, _ = self._answer(question)
+            found.setdefault(question.picture, []).extend(losses)
+        return tuple(sum(losses) / len(losses) for losses in found.values())
+
+    def _reaction(self, attribute: str) -> list[Tensor]:
+        """What the attribute's words change, where the noise is strong enough for words to decide."""
+        middle = self._canvas.model.schedule.num_timesteps // 2
+        parts = []
+        for question in self._asked:
+            high = question.timesteps >= middle
+            if bool(high.any()):
+                with_words, plain = (self._answer(question, text)[1] for text in (f"{self._trigger} {attribute}", self._trigger))
+                parts.append((with_words - plain)[high])
+        return parts
+
+    def _answer(self, question: _Question, text: str | None = None) -> tuple[list[float], Tensor]:
+        """Loss of each sample, and the model's answer, for the caption or another text."""
+        import torch
+
+        from ..config import NoiseSection
+        from ..diffusion.losses import mean_error
+        from ..families import join
+        from ..objective import predict
+
+        family, model, batch = self._canvas.family, self._canvas.model, question.batch
+        texts = batch.captions if text is None else [text] * len(batch.captions)
+        with torch.no_grad():
+            encoded = {caption: family.encode_text(model, [caption]) for caption in dict.fromkeys(texts)}
+            asked = replace(batch, conditioning=join([encoded[caption] for caption in texts]))
+            answer, latents, noise = predict(family, model, asked, question.timesteps, NoiseSection())
+            target = model.schedule.target(latents, noise, question.timesteps.to(model.device))
+            masks = None if batch.masks is None else batch.masks.to(model.device)
+            losses = mean_error((answer - target).square(), masks)
+        return losses.tolist(), answer.float().cpu()
+
+
+def shared_words(captions: Sequence[str]) -> str:
+    """The words that all captions share, in the order of the first one: the trigger, as a rule."""
+    words = [_words(caption) for caption in captions]
+    if not words:
+        return ""
+    common = set(words[0]).intersection(*words[1:]) - _SMALL_WORDS
+    return " ".join(dict.fromkeys(word for word in words[0] if word in common))
+
+
+def absent(attributes: Sequence[str], captions: Sequence[str]) -> list[str]:
+    """Attributes none of whose own words any caption has."""
+    known = {word for caption in captions for word in _words(caption)}
+    return [text for text in attributes if not (set(_words(text)) - _SMALL_WORDS) & known]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _square(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """Inner product over all tensors."""
+    return sum(float((a.double() * b.double()).sum()) for a, b in zip(first, second, strict=True))
+
+
+def _training_as_held_out(plan: Plan) -> Plan:
+    """The plan with some of its training pictures, evenly over the set, in the place of the held-out ones."""
+    learned = [number for number, record in enumerate(plan.records) if not record.regularization]
+    step = max(1, -(-len(learned) // MOST_PICTURES))
+    chosen = learned[::step]
+    records, places = (tuple(values[number] for number in chosen) for values in (plan.records, plan.placements))
+    return replace(plan, held_out=records, held_out_placements=places)
+
+
+def _questions(feed: Feed, size: int, model: Any) -> list[_Question]:
+    """Every held-out picture at every noise level, in batches of one picture."""
+    import torch
+
+    feed = replace(feed, plan=replace(
+        feed.plan, held_out=feed.plan.held_out[:MOST_PICTURES], held_out_placements=feed.plan.held_out_placements[:MOST_PICTURES]
+    ))  # fmt: skip
+    count = model.schedule.num_timesteps
+    levels = [int((part + 0.5) / PARTS * count) for part in range(PARTS)]
+    batches = list(feed.validation(PARTS))
+    size = min(size, PARTS)
+    result = []
+    for picture in range(len(batches) // PARTS):
+        own = batches[picture * PARTS : (picture + 1) * PARTS]
+        for start in range(0, PARTS, size):
+            part = own[start : start + size]
+            result.append(_Question(_together(part), torch.tensor(levels[start : start + size]), picture))
+    return result
+
+
+def _together(parts: Sequence[Batch]) -> Batch:
+    """Batches of one as one batch."""
+    import torch
+
+    def cat(name: str) -> Tensor | None:
+        tensors = [getattr(part, name) for part in parts]
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    return replace(
+        parts[0],
+        files=tuple(file for part in parts for file in part.files),
+        captions=[caption for part in parts for caption in part.captions],
+        seeds=tuple(seed for part in parts for seed in part.seeds),
+        weights=None,
+        **{name: cat(name) for name in ("latents", "pixels", "masks", "sizes")},
+    )
