@@ -148,6 +148,12 @@ def test_few_measurements_of_the_base_model_are_not_judged():
     assert even is not None and (even.pairs, even.ratio, even.ratio_error, even.learned) == (5, 0.5, 0.0, True)
 
 
+def test_held_out_pictures_show_learning_that_the_steps_hide():
+    assert analyse_losses(KINDS["plateau"], [(0, 0.2), (100, 0.16), (200, 0.15)]).verdict == "converging"
+    assert analyse_losses(KINDS["plateau"], [(0, 0.2), (200, 0.195)]).verdict == "plateau"
+    assert analyse_losses(KINDS["plateau"], [(100, 0.2), (200, 0.1)]).verdict == "plateau"  # nothing is known of the base model
+
+
 def test_a_loss_map_of_comfyui_and_ours():
     assert analyse_loss_map({"loss": [0.1] * 40}).verdict == "plateau"
     losses, bands = by_timestep(KINDS["converging"], 0)

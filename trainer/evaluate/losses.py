@@ -24,6 +24,7 @@ RISE, FALL = 0.10, 0.02  # share of the level that a rise or fall over the last 
 SWING = 4.0  # from so many times the variance that independent steps would give, slow swings count as oscillation
 ALTERNATION = -0.4  # correlation of neighbouring steps below which a series alternates
 OVERFIT = 0.02  # share by which the last validation loss must lie above the lowest
+HELD_OUT_GAIN = 0.05  # share by which the lowest validation loss must lie below the base model's own to show learning
 
 VERDICTS = {
     "not finite": "The loss stopped being a number: lower the learning rate, or train in bf16 or fp32.",
@@ -173,7 +174,11 @@ def analyse_losses(
     steady = series if expected is None else series - expected + average
     head, tail = _parts(steady)
     numbers = (*trend.mean(steady), *trend.variance(series), *trend.mean(head), *trend.mean(tail), *trend.slope(tail))
-    return LossReport(_verdict(series, expected, facts["base"]), len(series), *numbers, **facts)
+    verdict = _verdict(series, expected, facts["base"])
+    first, best = facts["validation_first"], facts["validation_best"]
+    if verdict == "plateau" and first is not None and best[1] < (1 - HELD_OUT_GAIN) * first:
+        verdict = "converging"  # noise and timesteps of validation never change, so that its figures show what the steps' noise hides
+    return LossReport(verdict, len(series), *numbers, **facts)
 
 
 def analyse_loss_map(losses: Mapping[str, Any]) -> LossReport:
