@@ -22,22 +22,17 @@ from checkpoints import random_lora  # noqa: E402
 from frontend import launched_browser, open_workflow, opened_page, queue_from_ui, red_nodes, ui_to_api  # noqa: E402
 from harness import Comfy, outcome, running_comfy  # noqa: E402
 from PIL import Image  # noqa: E402
-from workflow_notes import BLOCKS_NOTE, EXPERT_NOTE, FIRST_NOTE, GRID_NOTE, LBW_NOTE, SD15_GRID_NOTE, SD15_NOTE  # noqa: E402
+from workflow_grids import GRIDS  # noqa: E402
+from workflow_nodes import SD15, SD15_URL, node  # noqa: E402
+from workflow_notes import BLOCKS_NOTE, EXPERT_NOTE, FIRST_NOTE, LBW_NOTE, SD15_NOTE  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
-SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
 OBJECT = "object (Object · 物品)"  # the entry of Load Preset
 # The demo's captions are sentences, and its model is small enough for high learning rates.
 OWN_CHANGES = (
     "optimizer.text_encoder_lr=0.0005\nmethod.rank=32\nmethod.alpha=32\ndataset.captions.shuffle=false\ndataset.captions.keep_tokens=0"
 )
-SD15_URL = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15}"
 MY_LORA = "my_lora.safetensors"
-
-
-def node(id: int, type: str, left: int, size: tuple[int, int], widgets: dict | None = None, links: dict | None = None, **more: Any):
-    """Nodes with the same `left` stand below each other. `links` maps an input to (node id, output name)."""
-    return {"id": id, "type": type, "left": left, "size": size, "widgets": widgets or {}, "links": links or {}, **more}
 
 
 WORKFLOWS: dict[str, list[dict[str, Any]]] = {
@@ -267,76 +262,7 @@ WORKFLOWS: dict[str, list[dict[str, Any]]] = {
         node(9, "VAEDecode", 2280, (220, 50), links={"samples": (8, "LATENT"), "vae": (2, "VAE")}),
         node(10, "PreviewImage", 2280, (420, 460), links={"images": (9, "IMAGE")}),
     ],
-    "strength_epoch_grid": [
-        node(1, "MarkdownNote", 0, (420, 560), {"": GRID_NOTE}, title="Read me · 请先阅读"),
-        node(2, "LoraFurnaceDemoBase", 460, (340, 110), {"batch_size": 8}),
-        node(3, "LoraFurnaceLora", 460, (340, 160), {"rank": 32, "alpha": 32}),
-        node(
-            4,
-            "LoraFurnaceTraining",
-            460,
-            (340, 640),
-            {"epochs": 15, "precision": "fp32", "lr": 0.0015, "text_encoder_lr": 0.0005, "save_every_epochs": 3, "sample_every_epochs": 0},
-        ),
-        node(
-            5,
-            "LoraFurnaceTrainLora",
-            850,
-            (380, 420),
-            {"lora_name": "zibu_epochs"},
-            {"base": (2, "base"), "dataset": (2, "dataset"), "held_out": (2, "held_out"), "lora": (3, "lora"), "training": (4, "training")},
-        ),
-        node(
-            6,
-            "LoraFurnaceGridTrainer",
-            1280,
-            (560, 1000),
-            {
-                "x_axis": "lora",
-                "y_axis": "strength",
-                "y_values": "0.2-1.4/0.2",
-                "prompts": "zibu on a blue background\nzibu on a red background",
-                "cfg": 3,
-                "precision": "fp32",
-                "grid_name": "zibu_epochs",
-                "figures": True,
-            },
-            {"base": (2, "base"), "loras": (5, "lora_names"), "dataset": (2, "dataset"), "held_out": (2, "held_out")},
-        ),
-        node(
-            7,
-            "LoraFurnaceAdvice",
-            1890,
-            (480, 800),
-            {"attributes": "on a purple background\non an orange background\non a brown background", "cfg": 3, "precision": "fp32"},
-            {"base": (2, "base"), "dataset": (2, "dataset"), "held_out": (2, "held_out"), "loras": (5, "lora_names")},
-        ),
-    ],
-    "sd15_grid": [
-        node(1, "MarkdownNote", 0, (420, 560), {"": SD15_GRID_NOTE}, title="Read me · 请先阅读"),
-        node(2, "CheckpointLoaderSimple", 460, (340, 110), {"ckpt_name": SD15}, models=[(SD15, SD15_URL, "checkpoints")]),
-        node(3, "CLIPSetLastLayer", 460, (340, 60), {"stop_at_clip_layer": -1}, {"clip": (2, "CLIP")}),
-        node(
-            4,
-            "LoraFurnaceGrid",
-            850,
-            (560, 1000),
-            {
-                "loras": "my_lora*",
-                "x_axis": "lora",
-                "y_axis": "strength",
-                "y_values": "0.4-1/0.2",
-                "z_axis": "seed",
-                "z_values": "1, 2",
-                "prompts": "sks cat in a red hat, photo",
-                "grid_name": "my_lora",
-                "figures": True,
-            },
-            {"model": (2, "MODEL"), "clip": (3, "CLIP"), "vae": (2, "VAE")},
-        ),
-        node(5, "SaveImage", 1460, (420, 420), {"filename_prefix": "lora_grid"}, {"images": (4, "grids")}, title="Grids · 对比图"),
-        node(6, "PreviewImage", 1460, (420, 420), links={"images": (4, "images")}, title="Single pictures · 单图"),
-    ],
+    **GRIDS,
 }
 
 BUILD = """(nodes) => {
