@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from ..trainer.console import LOSSES_SHOWN, event_text, finished_text, step_text
+from ..trainer.errors import forget_frames
 from ..trainer.events import (
     BlocksPlanned,
     CacheProgress,
@@ -122,6 +123,7 @@ def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener, *,
         try:
             future.set_result(work(events.put, cancel))
         except BaseException as error:
+            forget_frames(error)  # ComfyUI keeps the error while it looks at it; it must not keep the model
             future.set_exception(error)
         finally:
             events.put(None)

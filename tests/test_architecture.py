@@ -20,11 +20,11 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 # (run, check, cli, demo …): it may import anything, and nothing in a row may import it.
 ROWS = (
     {"errors", "seeds", "result", "progress", "columns"},
-    {"events", "config", "files", "precision"},
+    {"events", "config", "files", "precision", "places", "memory", "distributed"},
     {"diffusion", "data", "optim", "adapters"},
     {"families"},
     {"methods", "plan"},
-    {"feed", "objective", "sample", "validate", "metadata", "checkpoint", "log", "loop"},
+    {"feed", "objective", "sample", "validate", "metadata", "checkpoint", "log", "ladder", "loop"},
 )
 # Parts of one row that know nothing of each other.
 STRANGERS = ({"diffusion", "data", "optim", "adapters"},)

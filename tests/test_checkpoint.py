@@ -117,6 +117,8 @@ FREE = [
     {"sample": {"prompts": ["a"], "steps": 3}},
     {"validate": {"every_steps": 2}},
     {"train": {"steps": 9}},
+    {"train": {"epochs": 99, "gradient_checkpointing": True}},
+    {"save": {"every_minutes": 1.0, "keep_last": 2, "comment": "x"}},
     {"dataset": {"cache": {"dir": "elsewhere", "latents": False}}},
     {"base": {"tokenizer": "elsewhere"}},
 ]
@@ -156,6 +158,20 @@ def test_settings_that_must_not_change_before_a_resume(job, name):
         "optimizer.args",
         "schedule.warmup_steps",
     } == {name}
+
+
+def test_another_length_is_no_other_job_but_is_said(job, tmp_path):
+    marks = [fingerprint(job(schedule={"kind": "cosine", "warmup": 0.5}), "data", {}, length) for length in (4, 8)]
+    save_state(tmp_path, STATE, marks[0])
+    assert load_state(tmp_path, marks[0]).changes == ()
+    assert load_state(tmp_path, marks[1]).changes == ("schedule.length: was 4, now 8", "schedule.warmup_steps: was 2, now 4")
+    with pytest.raises(ResumeMismatch, match=r"method\.rank: was 4, now 8\n  schedule\.length: was 4, now 8"):
+        load_state(tmp_path, marks[1] | {"method.rank": 8})
+
+
+def test_what_an_earlier_version_counted_although_it_is_harmless(tmp_path):
+    save_state(tmp_path, STATE, {"train.seed": 1, "train.gradient_checkpointing": False, "save.name": "x"})
+    assert load_state(tmp_path, {"train.seed": 1}).step == 7
 
 
 def test_the_number_of_steps_counts_where_the_rate_depends_on_it(job):

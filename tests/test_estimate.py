@@ -78,7 +78,7 @@ def test_the_cheapest_settings_that_fit_are_named(job):
     advice = cheaper(config, family, (256, 256), cpu, saving)
     assert advice == f"it would fit, with {saving:,} MiB, if you set train.gradient_checkpointing=true"
     advice = cheaper(config, family, (256, 256), cpu, saving - 1)
-    assert "dataset.batch_size=1 train.gradient_accumulation=4" in advice
+    assert "memory.micro_batch=1" in advice
     advice = cheaper(config, family, (256, 256), cpu, 1)
     assert "memory.weights=nf4" in advice and "memory.weights=int8" not in advice and "memory.offload" not in advice
     assert "smaller dataset.resolution" in advice

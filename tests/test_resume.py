@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import signal
 import subprocess
@@ -293,10 +294,41 @@ def test_more_steps_continue_where_the_rate_does_not_depend_on_them(job):
     assert tiny.differing(tiny.tensors_of(whole.artefact), tiny.tensors_of(result.artefact)) == []
 
 
-def test_more_steps_are_another_job_where_the_rate_depends_on_them(job):
-    train(job(schedule={"kind": "cosine"}))
-    with pytest.raises(ResumeMismatch, match=r"schedule\.length: was 4, now 6"):
-        train(job(schedule={"kind": "cosine"}, train={"steps": 6, "precision": "fp32", "device": "cpu"}), resume=True)
+def test_more_steps_are_said_where_the_rate_depends_on_them(job):
+    """Half a cosine of four steps, then the end of one of six."""
+    short = train(job(schedule={"kind": "cosine", "warmup": 0}))
+    events = []
+    longer = job(schedule={"kind": "cosine", "warmup": 0}, train={"steps": 6, "precision": "fp32", "device": "cpu"})
+    result = train(longer, resume=True, listen=events.append)
+    (text,) = [event.text for event in events if isinstance(event, Warned) and "schedule" in event.text]
+    assert text.startswith("schedule.length: was 4, now 6: from here on the learning rate follows the new length")
+    assert result.losses[:4] == short.losses
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [event.step for event in steps] == [5, 6]
+    for event, done in zip(steps, (4, 5), strict=True):
+        assert event.lr["unet"] == pytest.approx(1e-2 * (1 + math.cos(math.pi * done / 6)) / 2)
+
+
+def test_fewer_steps_than_are_done_are_refused(job):
+    train(job())
+    with pytest.raises(ResumeMismatch, match="is at step 4 already, this job ends at 3; set train.steps higher"):
+        train(job(train={"steps": 3, "precision": "fp32", "device": "cpu"}), resume=True)
+
+
+def test_harmless_changes_go_on_with_the_same_numbers(job, tmp_path):
+    """Other samples, files, intervals, cache, and checkpointing, which computes the same twice."""
+    whole = train(varied(job, "whole"))
+    stop = StopAfter(3)
+    train(varied(job, "parts"), listen=stop.listen, stop=stop)
+    changed = {
+        "save": {"name": "parts", "dtype": "bf16", "every_steps": 1, "every_minutes": None, "keep_last": 1, "comment": "x"},
+        "sample": {"prompts": ["a"], "steps": 1, "size": 64, "every_epochs": None, "every_steps": 6},
+        "train": {**VARIED["train"], "gradient_checkpointing": True},
+    }
+    config = varied(job, "parts", **changed)
+    cache = config.dataset.cache.model_copy(update={"dir": str(tmp_path / "elsewhere")})
+    result = train(config.model_copy(update={"dataset": config.dataset.model_copy(update={"cache": cache})}), resume=True)
+    assert result.losses == whole.losses and len(result.samples) == 2
 
 
 def test_resuming_a_finished_run_changes_nothing(job, tmp_path):

@@ -23,7 +23,7 @@ from .config.io import apply_overrides
 from .errors import ConfigError, TrainerError
 from .events import StepDone
 from .log import LOG_FILE, read_log
-from .preflight import run_dir_of
+from .places import run_dir_of
 
 
 def run_bench(options: argparse.Namespace) -> dict[str, Any]:

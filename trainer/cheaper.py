@@ -10,14 +10,14 @@ from .estimate import MIB, estimate
 from .families import Family, load_base
 from .precision import DTYPES
 
-# What saves memory, from what costs nothing but time to what costs precision too. Each is tried on top of those before it.
+# What saves memory, from what costs nothing but time to what costs precision too, as `--set` takes it.
 LADDER = (
-    ("train.gradient_checkpointing=true",),
-    ("dataset.batch_size=1", "train.gradient_accumulation={accumulation}"),
-    ("method.train_text_encoder=false",),
-    ("memory.weights=int8",),
-    ("memory.weights=nf4",),
-    ("memory.offload=0.8",),
+    "train.gradient_checkpointing=true",
+    "memory.micro_batch=1",
+    "method.train_text_encoder=false",
+    "memory.weights=int8",
+    "memory.weights=nf4",
+    "memory.offload=0.8",
 )
 
 
@@ -32,19 +32,45 @@ def device_mib(device: torch.device) -> int | None:
     return None
 
 
+def advice(config: TrainConfig, device: torch.device) -> str:
+    """One sentence for a job that did not fit, without an estimate."""
+    return "What needs less: " + ", ".join(
+        [*_left(config, device), "a smaller dataset.resolution", "fewer other programs on the same device"]
+    )
+
+
 def cheaper(config: TrainConfig, family: Family, largest_bucket: tuple[int, int], device: torch.device, room: int) -> str:
     """One sentence: the settings, as `--set` takes them, with which the estimate is at most `room` MiB."""
     chosen: list[str] = []
-    samples, total = config.dataset.batch_size * config.train.gradient_accumulation, 0
-    for rung in LADDER:
-        overrides = [text.format(accumulation=samples) for text in rung]
-        changed = from_dict(apply_overrides(config.as_dict(), overrides))
-        if changed == config or (changed.memory.offload and device.type == "cpu"):
-            continue
-        config, names = changed, {text.partition("=")[0] for text in overrides}
-        chosen = [text for text in chosen if text.partition("=")[0] not in names] + overrides
+    total = 0
+    for setting in _left(config, device):
+        config = _with(config, setting)
+        chosen = [text for text in chosen if _name(text) != _name(setting)] + [setting]
         model = load_base(family, config.base, torch.device("meta"), DTYPES[config.train.precision], config.memory)
         total = estimate(config, family, model, largest_bucket).total_mib
         if total <= room:
             return f"it would fit, with {total:,} MiB, if you set {' '.join(chosen)}"
     return f"even with {' '.join(chosen)} it needs {total:,} MiB: choose a smaller dataset.resolution or another device"
+
+
+def _left(config: TrainConfig, device: torch.device) -> list[str]:
+    """The settings of the ladder that a job has not taken, nor one beyond them, and that act on the device."""
+    left: list[str] = []
+    for setting in LADDER:
+        if _name(setting) == "memory.offload" and (device.type == "cpu" or config.memory.offload):
+            continue
+        if _name(setting) == "memory.micro_batch" and config.dataset.batch_size == 1:
+            continue
+        if _with(config, setting) == config:
+            left = [text for text in left if _name(text) != _name(setting)]
+        else:
+            left.append(setting)
+    return left
+
+
+def _with(config: TrainConfig, setting: str) -> TrainConfig:
+    return from_dict(apply_overrides(config.as_dict(), [setting]))
+
+
+def _name(setting: str) -> str:
+    return setting.partition("=")[0]

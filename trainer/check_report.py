@@ -19,9 +19,10 @@ from .files import free_bytes
 from .methods import METHODS
 from .methods.block_plan import BlockReport
 from .optim.schedules import warmup_steps
+from .places import run_dir_of
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, resolve_device
-from .preflight import check_family, check_length, check_places, check_settings, run_dir_of
+from .preflight import check_family, check_length, check_places, check_settings
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,31 @@ import torch
 
 from .config import TrainConfig
 from .errors import ModelFileError, ResumeMismatch, first_line
-from .files import replacing, write_bytes
+from .files import replacing, require_space, write_bytes
 from .metadata import with_hashes
 from .methods import METHODS
 from .optim.schedules import warmup_steps
 
 STATE_FILE = "state.pt"
 _STATE_VERSION = 2
-# Settings that may change between a stop and a resume without changing what has been trained so far.
-_FREE_TO_CHANGE = (
+# Settings and whole sections that may change between a stop and a resume, for what is trained does not depend on them.
+HARMLESS = (
     "save",
     "sample",
-    "validate",
+    "validate",  # but for `validate.split`, which takes pictures out of training
     "train.epochs",
     "train.steps",
     "train.device",
     "memory.offload",
     "memory.checkpoint_every",
+    "train.gradient_checkpointing",
+    "memory.micro_batch",  # but for rounding
     "dataset.cache",
     "base.tokenizer",
     "from_presets",
 )
 _BY_CONTENT = ("base.checkpoint", "base.vae", "base.loras", "dataset.folders")  # what they hold counts, not where it is
+_OF_LENGTH = ("schedule.length", "schedule.warmup_steps")  # what follows from the number of steps may change, with a warning
 
 
 def artefact_path(config: TrainConfig, *, epoch: int | None = None, step: int | None = None) -> Path:
@@ -73,19 +76,23 @@ def save_artefact(path: Path, tensors: dict[str, torch.Tensor], metadata: Mappin
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands after `step` optimizer steps."""
+    """Where a run stands after `step` optimizer steps. `changes` says what of the run's length is another since it was saved."""
 
     step: int
     tensors: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     averaging: dict[str, Any] = field(default_factory=dict)
+    ladder: dict[str, Any] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
 
 
 def save_state(run_dir: Path, state: State, fingerprint: Mapping[str, Any]) -> Path:
     """Replace the run's state in one rename: the old or the new one is whole at any moment."""
     path = run_dir / STATE_FILE
     value = {"version": _STATE_VERSION, "fingerprint": dict(fingerprint), **vars(state)}
+    del value["changes"]
+    require_space(run_dir, _bytes_in(value), str(path))
     # Through a Python file, a full disk is an OSError; torch's own writer reports it as an unspecific RuntimeError.
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(value, file)
@@ -104,27 +111,32 @@ def load_state(run_dir: Path, fingerprint: Mapping[str, Any]) -> State | None:
     version = value.get("version") if isinstance(value, dict) else None
     if version != _STATE_VERSION:
         raise ResumeMismatch(f"{path} was written by another version (state format {version}); start without --resume")
-    saved = value["fingerprint"]
-    differences = [
-        f"{key}: was {saved.get(key)!r}, now {fingerprint.get(key)!r}"
+    # An earlier version may have counted what is harmless.
+    saved = {key: mark for key, mark in value["fingerprint"].items() if key in fingerprint or not _is_among(key, HARMLESS)}
+    differences = {
+        key: f"{key}: was {saved.get(key)!r}, now {fingerprint.get(key)!r}"
         for key in sorted(set(saved) | set(fingerprint))
         if saved.get(key) != fingerprint.get(key)
-    ]
-    if differences:
+    }
+    changes = tuple(text for key, text in differences.items() if key in _OF_LENGTH)
+    if len(differences) > len(changes):
         raise ResumeMismatch(
-            f"{path} belongs to another job; change these back, or choose another save.name:\n  " + "\n  ".join(differences)
+            f"{path} belongs to another job; change these back, or choose another save.name:\n  " + "\n  ".join(differences.values())
         )
-    return State(value["step"], value["tensors"], value["optimizer"], value["scaler"], value["averaging"])
+    return State(value["step"], value["tensors"], value["optimizer"], value["scaler"], value["averaging"], value.get("ladder", {}), changes)
 
 
-def fingerprint(config: TrainConfig, dataset_digest: str, model_identity: Mapping[str, str], length: int) -> dict[str, Any]:
+def fingerprint(
+    config: TrainConfig, dataset_digest: str, model_identity: Mapping[str, str], length: int, processes: int = 1
+) -> dict[str, Any]:
     """What must be equal for a resumed run to equal an uninterrupted one, as flat names and plain values.
 
-    The number of steps counts where the learning rate depends on it.
+    The number of steps counts where the learning rate depends on it; another one is no other job, but it is said.
     """
     flat: dict[str, Any] = {}
     _flatten("", config.as_dict(), flat)
-    flat = {key: value for key, value in flat.items() if not key.startswith(_FREE_TO_CHANGE + _BY_CONTENT)}
+    flat = {key: value for key, value in flat.items() if not _is_among(key, HARMLESS + _BY_CONTENT)}
+    flat["dataset.batch_size"] = config.dataset.batch_size * processes  # two that share the work are one with twice the batch
     flat["validate.split"] = config.validation.split
     flat["dataset"] = dataset_digest
     flat["schedule.length"] = length if not config.schedule.kind.startswith("constant") else None
@@ -139,3 +151,16 @@ def _flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
             _flatten(f"{prefix}.{key}" if prefix else str(key), item, into)
     else:
         into[prefix] = value
+
+
+def _is_among(key: str, names: Sequence[str]) -> bool:
+    """Whether a flat name is one of `names` or lies in one of these sections."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _bytes_in(value: Any) -> int:
+    """Bytes of all tensors in nested containers."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return sum(_bytes_in(item) for item in items)

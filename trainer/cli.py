@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)
         if options.json:
-            print(json.dumps({"status": "failed", "error": str(error)}, ensure_ascii=False))
+            print(json.dumps({"status": "failed", "kind": type(error).__name__, "error": str(error)}, ensure_ascii=False))
         return error.exit_code
     if options.json:
         print(json.dumps(result, ensure_ascii=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class TrainerError(Exception):
     """Base of every error that is the user's to mend; its text is shown as it is."""
@@ -63,3 +65,10 @@ class Stopped(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, or its kind where it has no text."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop what the functions an error went through still hold, so that an error that is kept does not keep a model."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -108,7 +108,7 @@ def _drawing(family: Family, model: Model, request: Request) -> int:
 
 def _activations(config: TrainConfig, family: Family, model: Model, method: Method, size: tuple[int, int]) -> int:
     """Bytes that a forward and a backward pass take at their worst moment, gradients and copies of the trained weights included."""
-    samples = config.dataset.batch_size
+    samples = min(config.dataset.batch_size, config.memory.micro_batch or config.dataset.batch_size)
     latents = torch.empty(samples, *family.latent_shape(model, size), device="meta")
     captions = ["a " * model.tokenizer.limit if config.dataset.captions.max_tokens > 75 else ""] * samples
     conditioning = None

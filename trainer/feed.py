@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +20,11 @@ from .data.captions import plain, texts_in_use, varies, vary
 from .data.loader import prefetch
 from .data.records import Record
 from .data.views import View, draw_view, is_fresh, load_mask, load_pixels
-from .errors import ModelFileError
+from .errors import ModelFileError, OutputError
 from .events import CacheProgress, Listener, StopCheck
 from .families import Conditioning, Family, Model, Reading, join
+from .files import require_space
+from .memory import with_room
 from .plan import Micro, Plan
 from .seeds import derive
 
@@ -38,6 +43,21 @@ class Batch:
     weights: tuple[float, ...] | None = None  # one per sample: the weight of its loss
     sizes: Tensor | None = None  # (B, 6): original height and width, crop top and left, target height and width, in pixels
 
+    def pieces(self, size: int | None) -> list[Batch]:
+        """The same samples in batches of at most `size`; None leaves the batch whole."""
+        count = len(self.files)
+        if size is None or count <= size:
+            return [self]
+        return [self._part(slice(start, start + size)) for start in range(0, count, size)]
+
+    def _part(self, samples: slice) -> Batch:
+        def part(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: tensor[samples] for name, tensor in value.items()}
+            return None if value is None else value[samples]
+
+        return Batch(**{item.name: part(getattr(self, item.name)) for item in fields(self)})
+
 
 @dataclass(frozen=True)
 class Feed:
@@ -54,7 +74,7 @@ class Feed:
         return prefetch(self.plan.steps_from(start), lambda micros: [self._training(micro) for micro in micros], ahead=4, threads=2)
 
     def first(self) -> Batch:
-        """The first batch of training."""
+        """The first batch of training; the process that leads has a share of every one."""
         return self._training(next(self.plan.steps_from(0))[0])
 
     def validation(self, timesteps: int) -> Iterator[Batch]:
@@ -112,7 +132,8 @@ class Feed:
         key = mask_key(file_digest(record.path), digest, mask.alpha, view.placement, view.flip, self.latent_pixels)
         if (found := self.cache.get(key)) is None:
             found = {"mask": load_mask(record.path, mask.path, mask.alpha, view, self.latent_pixels)}
-            self.cache.put(key, found)
+            with contextlib.suppress(OutputError):  # a full disk only means that it is made again next time
+                self.cache.put(key, found)
         return found["mask"]
 
     def _cached(self, key: str) -> dict[str, Tensor]:
@@ -138,7 +159,7 @@ def fill_caches(plan: Plan, family: Family, model: Model, cache: TensorCache, te
             if stop():
                 break
             with torch.no_grad():
-                encoded = family.encode_text(model, [caption])
+                encoded = with_room(lambda caption=caption: family.encode_text(model, [caption]), model.device, "encoding captions")
             cache.put(texts[caption], {name: tensor[0].cpu() for name, tensor in encoded.items()})
             listen(CacheProgress("text", done + 1, len(missing)))
     return Feed(plan, latents, texts, cache, _latent_pixels(plan, family, model))
@@ -195,12 +216,15 @@ def _fill_latents(
 
     keys = {(record.path, view.flip): key(record, view) for record, view in jobs}
     missing = [(record, view) for record, view in jobs if cache.get(keys[record.path, view.flip]) is None]
+    size = sum(4 * math.prod(family.latent_shape(model, view.placement.bucket)) for _, view in missing)
+    require_space(cache.folder, size, f"dataset.cache.dir: latents of {len(missing)} pictures")
     with closing(prefetch(missing, lambda job: load_pixels(job[0].path, job[1], background), ahead=8, threads=2)) as decoded:
         for done, ((record, view), pixels) in enumerate(zip(missing, decoded, strict=False), start=1):
             if stop():
                 break
             with torch.no_grad():
-                latents = family.encode_images(model, pixels[None])[0].cpu()
+                encoded = with_room(lambda pixels=pixels: family.encode_images(model, pixels[None]), model.device, "encoding pictures")
+            latents = encoded[0].cpu()
             if not torch.isfinite(latents).all():
                 raise ModelFileError(f"the VAE gave values that are not finite for {record.path}; set base.vae to another VAE")
             cache.put(keys[record.path, view.flip], {"latents": latents})

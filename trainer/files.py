@@ -49,6 +49,7 @@ def clear_leftovers(folder: Path, name: str) -> None:
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a whole file at once."""
+    require_space(path.parent, len(data), str(path))
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
 
@@ -68,6 +69,15 @@ def require_writable(folder: Path, setting: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, size: int, what: str) -> None:
+    """OutputError where the disk of `folder` has less than `size` bytes free; `what` needs them."""
+    free = free_bytes(folder)
+    if 0 < free < size:  # network disks may report 0; where it is true, writing says so
+        raise OutputError(
+            f"{what} could not be written: the disk is full ({size:,} bytes needed, {free:,} free); make room or choose another folder"
+        )
 
 
 def free_bytes(folder: Path) -> int:

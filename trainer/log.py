@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from .events import Event, LossNotFinite, Removed, SampleReady, Saved, StepDone,
 from .files import write_text
 
 LOG_FILE = "log.jsonl"
+_TAIL_BYTES = 1 << 16
 _PERIODIC = {"Saved": "save", "Validated": "validate"}
 
 
@@ -26,15 +28,17 @@ class RunLog:
         self.path = run_dir / LOG_FILE
         kept = [] if resume_step is None else [line for line in read_log(self.path) if line.get("step", 0) <= resume_step]
         write_text(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)
+        self._waiting = b""
 
     def __call__(self, event: Event) -> None:
         values = {item.name: _plain(getattr(event, item.name)) for item in fields(event) if item.name != "image"}
-        self._file.write(json.dumps({"event": type(event).__name__, "time": round(time.time(), 3), **values}, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def history(self) -> History:
-        return history(self.path)
+        line = json.dumps({"event": type(event).__name__, "time": round(time.time(), 3), **values}, ensure_ascii=False)
+        self._waiting += line.encode() + b"\n"
+        # A full disk does not end the run: lines wait until there is room again.
+        with contextlib.suppress(OSError):
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
 
     def close(self) -> None:
         self._file.close()
@@ -46,13 +50,27 @@ def _plain(value: Any) -> Any:
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """Every whole line of a log; a line that a crash cut short is left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    if path.is_file():
+        yield from _parsed(path.read_text(encoding="utf-8").splitlines())
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             yield json.loads(line)
         except ValueError:
             continue
+
+
+def last_steps(path: Path, count: int = 20) -> list[dict[str, Any]]:
+    """The lines of the last steps, without reading the whole of a long log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return [line for line in _parsed(lines) if line.get("event") == StepDone.__name__][-count:]
 
 
 @dataclass(frozen=True)

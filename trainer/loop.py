@@ -6,27 +6,53 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 
-from .errors import NonFiniteLoss
-from .events import BANDS, Listener, LossNotFinite, StepDone, StopCheck
+from .distributed import ALONE, Team
+from .errors import NonFiniteLoss, OutOfMemory, first_line
+from .events import BANDS, Listener, LossNotFinite, StepDone, StopCheck, Warned
 from .families import Family, Model
 from .feed import Batch, Feed
+from .ladder import Ladder
+from .memory import is_out_of_memory, with_room
 from .methods import Method
 from .objective import Objective, batch_loss, timestep_of
 from .optim.averaging import Averaging
 from .optim.schedules import lr_multiplier
 from .plan import Plan
-from .precision import LossScaler, Readback
+from .precision import LossScaler, Readback, release_memory
 from .progress import Clock
 
-Sample = tuple[float, Batch, int]  # the loss of one sample, its batch and its place there
+
+class Sample(NamedTuple):
+    """The loss of one sample."""
+
+    loss: float
+    file: str
+    seed: int
+
+
+class Task(Protocol):
+    """Work between steps. `run(step)` is called where `step` (the number of steps done) is due."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def run(self) -> Callable[[int], None]: ...
+
+    def due(self, step: int, plan: Plan) -> bool: ...
+
+    def remaining(self, step: int, plan: Plan) -> int:
+        """How often it is due after `step`, where that is known; the last step included."""
+        ...
 
 
 @dataclass(frozen=True)
 class Periodic:
-    """Work between steps. `run(step)` is called where `step` (the number of steps done) is due, and after the last step."""
+    """Work that is due every so many epochs or steps, and after the last step."""
 
     name: str
     run: Callable[[int], None]
@@ -68,11 +94,15 @@ class Job:
     rates: list[float]  # full learning rate of each parameter group
     scaler: LossScaler
     averaging: Averaging
-    periodic: list[Periodic]
+    ladder: Ladder
+    periodic: list[Task]
     listen: Listener
     stop: StopCheck
+    team: Team = ALONE
     step: int = 0
     done_before: set[tuple[str, int]] = field(default_factory=set)  # periodic work that an earlier session already did
+    torn: bool = False  # inside an update of the weights: what is in memory belongs to no step
+    last_save: int = 0  # the step to which a resumed run would go back
     clock: Clock = field(default_factory=Clock)
 
 
@@ -87,7 +117,7 @@ def run_loop(job: Job) -> bool:
                         task.run(job.step)
             if job.step == job.plan.total_steps:
                 return True
-            if job.stop() or not _step(job, next(batches)):
+            if job.team.any(job.stop()) or not _step(job, next(batches)):
                 return False
     finally:
         batches.close()
@@ -96,62 +126,125 @@ def run_loop(job: Job) -> bool:
 def _step(job: Job, batches: list[Batch]) -> bool:
     """One optimizer step; False when `stop()` became true before it, which leaves weights and optimizer untouched."""
     start = time.perf_counter()
-    samples = sum(len(batch.files) for batch in batches)
-    readings = []
     job.method.before_step(job.step, job.plan.total_steps)
-    for batch in batches:
-        job.method.before_forward(batch.seeds)
-        losses = batch_loss(job.family, job.model, batch, job.objective)
-        readings.append((Readback(losses), batch))
-        job.scaler.backward(losses.sum() / samples)
-        if job.stop():
-            job.optimizer.zero_grad(set_to_none=True)
-            return False
-    found = [(loss, batch, place) for reading, batch in readings for place, loss in enumerate(reading.get())]
+    found = _fitting_gradients(job, batches)
+    if found is None:
+        job.optimizer.zero_grad(set_to_none=True)
+        return False
     _require_finite(job, found)
-    multiplier = lr_multiplier(job.plan.config.schedule, job.step, job.plan.total_steps)
-    for group, rate in zip(job.optimizer.param_groups, job.rates, strict=True):
-        group["lr"] = rate * multiplier
-    job.scaler.step(job.optimizer, job.plan.config.optimizer.max_grad_norm)
-    job.optimizer.zero_grad(set_to_none=True)
-    limited = job.method.after_step()
-    job.averaging.after_step(job.step)
+    job.team.sum_gradients([parameter for group in job.optimizer.param_groups for parameter in group["params"]])
+    limited = _update(job)
     base_loss = _base_loss(job, batches)
-    job.step += 1
     seconds = time.perf_counter() - start
     job.clock.step(seconds)
     job.listen(_report(job, found, seconds, None if limited is None else int(limited), base_loss))
     return True
 
 
+def _fitting_gradients(job: Job, batches: list[Batch]) -> list[Sample] | None:
+    """`_gradients`, with the next measure of the ladder as often as memory does not suffice; samples of the whole team.
+
+    OutOfMemory where no measure is left.
+    """
+    count = sum(job.team.gather(sum(len(batch.files) for batch in batches)))
+    while True:
+        found = reason = None
+        try:
+            found = _gradients(job, batches, count)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = f"out of memory at step {job.step + 1} ({first_line(error)})"
+        # Not in the handler: the frames of the error hold the activations.
+        everyone = job.team.gather((found, reason))
+        reason = next((reason for _, reason in everyone if reason), None)
+        if reason is None:
+            parts = [part for part, _ in everyone if part is not None]
+            return [sample for part in parts for sample in part] if len(parts) == len(everyone) else None
+        job.optimizer.zero_grad(set_to_none=True)
+        measure = job.ladder.down()
+        if measure is None:
+            raise OutOfMemory(f"{reason}, with one picture at a time. {job.step} steps are saved, to continue with --resume")
+        release_memory(job.model.device)
+        job.listen(Warned(f"{reason}: {measure}"))
+
+
+def _gradients(job: Job, batches: list[Batch], count: int) -> list[Sample] | None:
+    """Add up the gradients of the mean loss of `count` samples, of which these are ours; None when `stop()` became true."""
+    readings = []
+    for batch in [piece for whole in batches for piece in whole.pieces(job.ladder.micro_batch)]:
+        job.method.before_forward(batch.seeds)
+        losses = batch_loss(job.family, job.model, batch, job.objective)
+        readings.append((Readback(losses), batch))
+        job.scaler.backward(losses.sum() / count)
+        if job.stop():
+            return None
+    return [
+        Sample(loss, file, seed)
+        for reading, batch in readings
+        for loss, file, seed in zip(reading.get(), batch.files, batch.seeds, strict=True)
+    ]
+
+
+def _update(job: Job) -> torch.Tensor | None:
+    """Change the weights; returns how many layers were limited in their norm, where that is on."""
+    multiplier = lr_multiplier(job.plan.config.schedule, job.step, job.plan.total_steps)
+    for group, rate in zip(job.optimizer.param_groups, job.rates, strict=True):
+        group["lr"] = rate * multiplier
+    job.torn = True
+    try:
+        job.scaler.step(job.optimizer, job.plan.config.optimizer.max_grad_norm)
+        job.optimizer.zero_grad(set_to_none=True)
+        limited = job.method.after_step()
+        job.averaging.after_step(job.step)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = f"out of memory at step {job.step + 1}, while the weights were changed ({first_line(error)})"
+        raise OutOfMemory(f"{reason}; continue from step {job.last_save} with --resume") from None
+    job.step += 1
+    job.torn = False
+    return limited
+
+
 def _require_finite(job: Job, found: list[Sample]) -> None:
-    bad = [(loss, batch.files[place]) for loss, batch, place in found if not math.isfinite(loss)]
+    bad = [sample for sample in found if not math.isfinite(sample.loss)]
     if not bad:
         return
-    step, files = job.step + 1, tuple(dict.fromkeys(file for _, file in bad))
+    step, files = job.step + 1, tuple(dict.fromkeys(sample.file for sample in bad))
     job.listen(LossNotFinite(step, job.plan.epoch_of(step), files))
     raise NonFiniteLoss(
-        f"the loss is {bad[0][0]} at step {step}; the weights were not changed by it. Pictures that gave it: {', '.join(files)}. "
+        f"the loss is {bad[0].loss} at step {step}; the weights were not changed by it. Pictures that gave it: {', '.join(files)}. "
         "Try train.precision bf16 or fp32, a lower optimizer.lr, or take these pictures out"
     )
 
 
 def _base_loss(job: Job, batches: list[Batch]) -> float | None:
-    """What the base model's own loss would have been in this step, where that is due."""
+    """What the base model's own loss would have been in the step that was done last, where that is due and memory suffices."""
     every = job.plan.config.validation.base_every_steps
-    if every is None or (job.step + 1) % every:
+    if every is None or job.step % every:
         return None
-    with torch.no_grad(), job.method.without():
-        losses = torch.cat([batch_loss(job.family, job.model, batch, job.objective) for batch in batches])
-    return float(losses.mean())
+
+    def measured() -> list[float]:
+        pieces = [piece for batch in batches for piece in batch.pieces(job.ladder.micro_batch)]
+        with torch.no_grad(), job.method.without():
+            return [loss for piece in pieces for loss in batch_loss(job.family, job.model, piece, job.objective).tolist()]
+
+    try:
+        losses = with_room(measured, job.model.device, "measuring the base model's loss")
+    except OutOfMemory as error:
+        job.listen(Warned(f"{error}; it is left out at step {job.step}"))
+        losses = []
+    together = [loss for part in job.team.gather(losses) for loss in part]
+    return sum(together) / len(together) if together else None
 
 
 def _by_band(job: Job, found: list[Sample]) -> tuple[tuple[int, int, float], ...]:
     """The step's losses by parts of the timesteps, as `StepDone` holds them."""
     bands: dict[int, list[float]] = {}
-    for loss, batch, place in found:
-        timestep = timestep_of(batch.seeds[place], job.objective, job.model.schedule)
-        bands.setdefault(timestep * BANDS // job.model.schedule.num_timesteps, []).append(loss)
+    for sample in found:
+        timestep = timestep_of(sample.seed, job.objective, job.model.schedule)
+        bands.setdefault(timestep * BANDS // job.model.schedule.num_timesteps, []).append(sample.loss)
     return tuple((band, len(losses), sum(losses) / len(losses)) for band, losses in sorted(bands.items()))
 
 
@@ -160,5 +253,5 @@ def _report(job: Job, found: list[Sample], seconds: float, limited: int | None, 
     rates = {str(group.get("name", number)): float(group["lr"]) for number, group in enumerate(job.optimizer.param_groups)}
     total, epoch = job.plan.total_steps, job.plan.epoch_of(job.step)
     seconds_left = job.clock.seconds_left(total - job.step, left)
-    loss = sum(loss for loss, _, _ in found) / len(found)
+    loss = sum(sample.loss for sample in found) / len(found)
     return StepDone(job.step, total, epoch, loss, rates, seconds, seconds_left, limited, _by_band(job, found), base_loss)

@@ -142,7 +142,7 @@ def _dataset(plan: Plan) -> dict[str, Any]:
         "ss_num_reg_images": sum(record.repeats for record in general),
         "ss_num_validation_images": len(plan.held_out),
         "ss_batch_size_per_device": config.batch_size,
-        "ss_total_batch_size": config.batch_size * plan.config.train.gradient_accumulation,
+        "ss_total_batch_size": config.batch_size * plan.config.train.gradient_accumulation * plan.team.size,
         "ss_resolution": "({}, {})".format(*config.resolution),
         "ss_shuffle_caption": config.captions.shuffle,
         "ss_keep_tokens": config.captions.keep_tokens,

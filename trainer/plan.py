@@ -13,6 +13,7 @@ from .data.buckets import Placement, place
 from .data.cache import file_digest
 from .data.records import Record, Scan, scan
 from .data.sampler import epoch_repeats, plan_epoch
+from .distributed import ALONE, Team
 from .errors import DatasetError, Stopped
 from .events import StopCheck, never
 from .seeds import derive
@@ -38,6 +39,7 @@ class Plan:
     held_out: tuple[Record, ...]  # validated on
     held_out_placements: tuple[Placement, ...]
     batches_per_epoch: int
+    team: Team = ALONE
 
     @property
     def steps_per_epoch(self) -> int:
@@ -57,9 +59,10 @@ class Plan:
         return max(1, math.ceil(steps_done / self.steps_per_epoch))
 
     def epoch_batches(self, epoch: int) -> list[tuple[int, ...]]:
-        """Record numbers of every batch of an epoch (from 0)."""
+        """Record numbers of every batch of an epoch (from 0); each process takes its share of each."""
         buckets = [placement.bucket for placement in self.placements]
-        return plan_epoch(buckets, self.repeats(epoch), self.config.dataset.batch_size, self.config.train.seed, epoch)
+        batch_size = self.config.dataset.batch_size * self.team.size
+        return plan_epoch(buckets, self.repeats(epoch), batch_size, self.config.train.seed, epoch)
 
     def repeats(self, epoch: int) -> list[int]:
         """How often each record occurs in an epoch (from 0)."""
@@ -92,7 +95,7 @@ class Plan:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def steps_from(self, start: int) -> Iterator[list[Micro]]:
-        """The micro-batches of each optimizer step, from step `start` (from 0) to the end."""
+        """This process's micro-batches of each optimizer step, from step `start` (from 0) to the end."""
         accumulation = self.config.train.gradient_accumulation
         epoch, batches = -1, []
         for step in range(start, self.total_steps):
@@ -102,12 +105,14 @@ class Plan:
             first = step % self.steps_per_epoch * accumulation
             micros, samples = [], 0
             for records in batches[first : first + accumulation]:
-                micros.append(Micro(step, samples, records))
+                begin, end = (-(-len(records) * place // self.team.size) for place in (self.team.rank, self.team.rank + 1))
+                if begin < end:
+                    micros.append(Micro(step, samples + begin, records[begin:end]))
                 samples += len(records)
             yield micros
 
 
-def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
+def make_plan(config: TrainConfig, stop: StopCheck = never, team: Team = ALONE) -> Plan:
     """Scan the folders and lay out the run. DatasetError where there is nothing to train on."""
     scanned = scan(config.dataset, stop)
     if scanned.stopped:
@@ -127,6 +132,7 @@ def make_plan(config: TrainConfig, stop: StopCheck = never) -> Plan:
         held_out=held_out,
         held_out_placements=tuple(place(record.width, record.height, config.dataset) for record in held_out),
         batches_per_epoch=0,
+        team=team,
     )
     return replace(plan, batches_per_epoch=len(plan.epoch_batches(0)))
 

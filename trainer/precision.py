@@ -32,6 +32,7 @@ class LossScaler:
     def __init__(self, device: torch.device, dtype: torch.dtype):
         self.active = dtype == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.active)
+        self._scaler.scale(torch.ones((), device=device))  # its scale is there from the start, also where a step has no loss to scale
 
     def backward(self, loss: torch.Tensor) -> None:
         self._scaler.scale(loss).backward()

@@ -104,14 +104,3 @@ def check_places(config: TrainConfig, run_dir: Path, resume: bool) -> None:
         raise ConfigError(
             f"save.name: {found[0]}{more} exists already; choose another name, or continue that run with --resume. Nothing was changed"
         )
-
-
-def run_dir_of(config: TrainConfig) -> Path:
-    """The folder of log, samples and state."""
-    given = config.save.run_dir
-    return Path(given).expanduser().absolute() if given else Path(config.save.dir).expanduser().absolute() / config.save.name
-
-
-def cache_dir_of(config: TrainConfig) -> Path:
-    given = config.dataset.cache.dir
-    return Path(given).expanduser().absolute() if given else Path(config.save.dir).expanduser().absolute() / ".lora_furnace_cache"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import weakref
 from typing import Any
 
 import pytest
@@ -151,3 +152,24 @@ def test_name_fits_every_list_of_names(pack: Pack) -> None:
     assert not operator.ne(socket, ["a.safetensors", "b.safetensors"])  # how the server compares
     assert not operator.ne(socket, "STRING")
     assert str(socket) == "COMBO,STRING"
+
+
+def test_out_of_memory_keeps_nothing(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While ComfyUI holds the error, the model is gone, and what it took is given back."""
+    networks, run = [], pack.part("trainer.run")
+    load = run.load_base
+
+    def loaded(*arguments: Any) -> Any:
+        model = load(*arguments)
+        networks.extend(weakref.ref(network) for network in (model.unet, model.vae, *model.text_encoders.values()))
+        return model
+
+    def fails(*_: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(run, "load_base", loaded)
+    monkeypatch.setattr(pack.part("trainer.loop"), "batch_loss", fails)
+    with pytest.raises(pack.part("trainer.errors").OutOfMemory, match="What needs less: ") as caught:
+        pack.call("TrainLora", **inputs(pack))
+    assert len(networks) == 3 and [network() for network in networks] == [None] * 3, caught.value
+    assert pack.comfy.unloaded == 2

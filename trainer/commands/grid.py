@@ -81,7 +81,7 @@ def _plan(config: TrainConfig, options: argparse.Namespace) -> GridPlan:
     from ..evaluate.lora_files import find_loras, run_files
     from ..evaluate.strength import strength_plan
     from ..evaluate.xyz import GridPlan
-    from ..preflight import run_dir_of
+    from ..places import run_dir_of
     from ..sample import requests
 
     names = Names(samplers=list(SAMPLERS), schedulers=list(SCHEDULERS))

@@ -36,7 +36,7 @@ def _run_folder(given: Path) -> Path:
     """A folder is the run itself; a configuration names it."""
     if given.is_file():
         from ..config import load
-        from ..preflight import run_dir_of
+        from ..places import run_dir_of
 
         return run_dir_of(load(given))
     return given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,7 +52,17 @@ class Interrupt:
         if self._stopped and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._stopped = True
-        print("stopping after this step; the work will be saved (Ctrl-C again: at once)", file=sys.stderr)
+        print("stopping after this step; the work will be saved (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+
+    def ask_at_end_of_input(self) -> None:
+        """Whoever started us holds the other end of standard input: when that is gone, so is he."""
+
+        def wait() -> None:
+            while sys.stdin.buffer.read(4096):
+                pass
+            self._stopped = True
+
+        threading.Thread(target=wait, name="end of input", daemon=True).start()
 
     def __call__(self) -> bool:
         return self._stopped

@@ -24,3 +24,6 @@ class MemorySection(Section):
     checkpoint_every: Int = option(
         1, "With train.gradient_checkpointing: only every so many of the image network's blocks; 1 is all.", ge=1, le=100
     )
+    micro_batch: Int | None = option(
+        None, "The most pictures that go through the model at a time; larger batches go in portions, with the same result.", ge=1
+    )

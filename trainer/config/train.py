@@ -44,6 +44,12 @@ class SaveSection(Section):
         "none", "Write every tag of the captions to <name>-tags.txt in the run's folder, by name or with counts.", advanced=True
     )
     keep_last: Int | None = option(None, "Keep only so many of the newest numbered files.", ge=1, advanced=True)
+    every_minutes: Float | None = option(
+        15.0,
+        "Save the resumable state, but no file, after so many minutes without a save.",
+        gt=0,
+        advanced=True,
+    )
 
     @field_validator("name")
     @classmethod

@@ -1,0 +1,19 @@
+"""Where the parts of a run lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .config import TrainConfig
+
+
+def run_dir_of(config: TrainConfig) -> Path:
+    """The folder of log, samples and state."""
+    given = config.save.run_dir
+    return Path(given).expanduser().absolute() if given else Path(config.save.dir).expanduser().absolute() / config.save.name
+
+
+def cache_dir_of(config: TrainConfig) -> Path:
+    """The folder of encoded pictures and captions."""
+    given = config.dataset.cache.dir
+    return Path(given).expanduser().absolute() if given else Path(config.save.dir).expanduser().absolute() / ".lora_furnace_cache"
