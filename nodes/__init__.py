@@ -13,6 +13,7 @@ from .info import LoraInfo
 from .loss import LossAnalysis
 from .odd_pictures import OddPictures
 from .presets import LoadPreset
+from .queue import AddToQueue, QueueStatus
 from .resume import ResumeTraining
 from .settings import LoraSettings, LossNoise, Memory, Optimizer, Samples, Schedule, TrainingSettings
 from .strength import StrengthTest, StrengthTestTrainer
@@ -40,6 +41,8 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceCheck": CheckTraining,
     "LoraFurnaceTrainLora": TrainLora,
     "LoraFurnaceResume": ResumeTraining,
+    "LoraFurnaceAddToQueue": AddToQueue,
+    "LoraFurnaceQueueStatus": QueueStatus,
     "LoraFurnaceLossAnalysis": LossAnalysis,
     "LoraFurnaceOddPictures": OddPictures,
     "LoraFurnaceLoraInfo": LoraInfo,
@@ -77,6 +80,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceCheck": "Check Training (LoRA Furnace)",
     "LoraFurnaceTrainLora": "Train LoRA (LoRA Furnace)",
     "LoraFurnaceResume": "Resume Training (LoRA Furnace)",
+    "LoraFurnaceAddToQueue": "Add to Queue (LoRA Furnace)",
+    "LoraFurnaceQueueStatus": "Queue Status (LoRA Furnace)",
     "LoraFurnaceLossAnalysis": "Loss Analysis (LoRA Furnace)",
     "LoraFurnaceOddPictures": "Find Odd Pictures (LoRA Furnace)",
     "LoraFurnaceLoraInfo": "LoRA Info (LoRA Furnace)",

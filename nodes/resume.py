@@ -9,7 +9,7 @@ from ..trainer.config import TrainSection
 from . import host
 from .fingerprint import fingerprint
 from .registered import load_registered
-from .runs import CONFIG_FILE, RECORD, STATE_FILE, reopen_run, saved_runs
+from .runs import CONFIG_FILE, RECORD, STATE_FILE, describe_run, reopen_run, saved_runs
 from .train import TrainLora, perform
 from .widgets import Widgets
 
@@ -35,12 +35,13 @@ class ResumeTraining:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         runs = saved_runs(host.output_folder()) or [NOTHING]
-        longer = "Train until so many {} are done, instead of as the run was set; for the constant schedules. 0 = not set."
+        longer = "Train until so many {} are done, instead of as the run was set; the learning rate follows the new length. 0 = not set."
         numbers = {
             name: (kind, options | {"default": 0, "min": 0, "tooltip": longer.format(name)})
             for name, (kind, options) in Widgets(TrainSection, only=("epochs", "steps")).inputs().items()
         }
-        run = (runs, {"tooltip": "A run in output/lora_furnace that has left a state to go on from, the newest first."})
+        help = "A run in output/lora_furnace that has left a state to go on from, the newest first."
+        run = (runs, {"tooltip": "\n".join([help, *(describe_run(host.output_folder() / name) for name in runs if name != NOTHING)])})
         return {"required": {"run": run}, "optional": numbers, "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod

@@ -8,11 +8,14 @@ import itertools
 import json
 import re
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ..trainer import TrainConfig, TrainResult
 from ..trainer.checkpoint import STATE_FILE
 from ..trainer.files import write_text
+from ..trainer.log import LOG_FILE, last_steps
+from ..trainer.queue.status import progress_text
 from .fingerprint import fingerprint
 
 RECORD, CONFIG_FILE = "comfyui.json", "config.yaml"
@@ -67,6 +70,12 @@ def saved_runs(run_folder: Path) -> list[str]:
     """The names of the runs that a training can go on from, the newest first."""
     states = [state for state in run_folder.glob(f"*/{STATE_FILE}") if (state.parent / CONFIG_FILE).is_file()]
     return [state.parent.name for state in sorted(states, key=lambda state: state.stat().st_mtime, reverse=True)]
+
+
+def describe_run(folder: Path) -> str:
+    """A run in a line: its name, the step it is at, the loss of the last steps, and when it was saved."""
+    saved = datetime.fromtimestamp((folder / STATE_FILE).stat().st_mtime)
+    return f"{folder.name}: {progress_text(last_steps(folder / LOG_FILE)) or 'step 0'}, {saved:%Y-%m-%d %H:%M}"
 
 
 def lost_files(name: str, run_folder: Path) -> list[Path]:

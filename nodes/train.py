@@ -75,9 +75,8 @@ class TrainLora:
         held_out: DatasetSection | None = None,
         node_id: str = "",
     ) -> dict[str, Any]:
-        name = self.NAME.build({"lora_name": lora_name}).name
-        config = _config(name, base, dataset, lora or AdapterSection(), training or {}, held_out)
-        return perform(find_run(config, host.lora_folder(), host.output_folder()), name, node_id)
+        config = job_config(lora_name, base, dataset, lora, training, held_out)
+        return perform(find_run(config, host.lora_folder(), host.output_folder()), lora_name, node_id)
 
 
 def perform(run: Run, wished: str, node_id: str) -> dict[str, Any]:
@@ -88,17 +87,23 @@ def perform(run: Run, wished: str, node_id: str) -> dict[str, Any]:
     return {"ui": {"images": [host.output_reference(path) for path in _last_samples(result)]}, "result": _outputs(result)}
 
 
-def _config(
-    name: str, base: BaseSection, dataset: DatasetSection, method: AdapterSection, training: Training, held_out: DatasetSection | None
+def job_config(
+    lora_name: str,
+    base: BaseSection,
+    dataset: DatasetSection,
+    lora: AdapterSection | None,
+    training: Training | None,
+    held_out: DatasetSection | None,
 ) -> TrainConfig:
     """The same value that a YAML file gives."""
+    name, training = TrainLora.NAME.build({"lora_name": lora_name}).name, training or {}
     cache = dataset.cache.model_copy(update={"dir": str(host.output_folder() / ".cache")})
     measured = {"folder": held_out.folders[0].path} if held_out else {}
     return from_dict(
         {
             "base": base,
             "dataset": dataset.model_copy(update={"cache": cache}),
-            "method": method,
+            "method": lora or AdapterSection(),
             **training,
             "save": training.get("save", SaveSection()).model_copy(update={"name": name}),
             "validate": training.get("validate", ValidateSection()).model_dump() | measured,

@@ -28,6 +28,8 @@ NODES = (
     "Check",
     "TrainLora",
     "Resume",
+    "AddToQueue",
+    "QueueStatus",
     "LossAnalysis",
     "OddPictures",
     "LoraInfo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,23 @@ def test_a_finished_run_can_be_trained_longer(pack: Pack) -> None:
     assert pack.call("TrainLora", **inputs(pack, steps=2))["result"][0] == "cat_2.safetensors"
 
 
-def test_what_may_not_change_is_named(pack: Pack) -> None:
+def test_a_cosine_follows_the_new_length(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
     pack.call("TrainLora", **inputs(pack, steps=2, schedule="cosine"))
+    *_, losses, _, _ = pack.call("Resume", run="cat", steps=3)["result"]
+    assert len(losses["loss"]) == 3
+    assert "schedule.length: was 2, now 3: from here on the learning rate follows the new length" in caplog.text
+
+
+def test_runs_are_described_where_they_are_chosen(pack: Pack) -> None:
+    *_, losses, _, _ = pack.call("TrainLora", **inputs(pack, steps=2))["result"]
+    mean = sum(losses["loss"]) / 2
+    (line,) = pack.node("Resume").INPUT_TYPES()["required"]["run"][1]["tooltip"].splitlines()[1:]
+    assert re.fullmatch(rf"cat: step 2 of 2, loss {mean:.4f}, \d{{4}}-\d\d-\d\d \d\d:\d\d", line)
+
+
+def test_what_may_not_change_is_named(pack: Pack) -> None:
+    pack.call("TrainLora", **inputs(pack, steps=2))
     mismatch = pack.part("trainer.errors").ResumeMismatch
-    with pytest.raises(mismatch, match=r"schedule\.length: was 2, now 3"):
-        pack.call("Resume", run="cat", steps=3)
     (pack.comfy.base / "input/cat/00.txt").write_text("an edited caption")
     (pack.comfy.base / "models/loras/cat.safetensors").unlink()
     with pytest.raises(mismatch, match="dataset: was"):

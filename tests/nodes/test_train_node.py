@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 import weakref
 from typing import Any
@@ -156,8 +157,8 @@ def test_name_fits_every_list_of_names(pack: Pack) -> None:
 
 def test_out_of_memory_keeps_nothing(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     """While ComfyUI holds the error, the model is gone, and what it took is given back."""
-    networks, run = [], pack.part("trainer.run")
-    load = run.load_base
+    run, loop = (importlib.import_module(f"{pack.module.__name__}.trainer.{name}") for name in ("run", "loop"))
+    networks, load = [], run.load_base
 
     def loaded(*arguments: Any) -> Any:
         model = load(*arguments)
@@ -168,7 +169,7 @@ def test_out_of_memory_keeps_nothing(pack: Pack, monkeypatch: pytest.MonkeyPatch
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(run, "load_base", loaded)
-    monkeypatch.setattr(pack.part("trainer.loop"), "batch_loss", fails)
+    monkeypatch.setattr(loop, "batch_loss", fails)
     with pytest.raises(pack.part("trainer.errors").OutOfMemory, match="What needs less: ") as caught:
         pack.call("TrainLora", **inputs(pack))
     assert len(networks) == 3 and [network() for network in networks] == [None] * 3, caught.value

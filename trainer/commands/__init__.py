@@ -3,7 +3,25 @@
 `run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
 """
 
-from . import advise, bench, blocks, check, config, demo, dylora_split, grid, images, import_, info, loss, methods, presets, tags, train
+from . import (
+    advise,
+    bench,
+    blocks,
+    check,
+    config,
+    demo,
+    dylora_split,
+    grid,
+    images,
+    import_,
+    info,
+    loss,
+    methods,
+    presets,
+    queue,
+    tags,
+    train,
+)
 
 COMMANDS = {
     "train": train,
@@ -21,6 +39,7 @@ COMMANDS = {
     "dylora-split": dylora_split,
     "info": info,
     "blocks": blocks,
+    "queue": queue,
     "bench": bench,
 }
 

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..evaluate.advise import advise
     from ..evaluate.axes import parse_numbers
     from ..evaluate.lora_files import find_loras
-    from ..preflight import run_dir_of
+    from ..places import run_dir_of
 
     given = Path(options.run)
     config = load_config(given / "config.yaml" if given.is_dir() else given, options.set)

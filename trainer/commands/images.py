@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..console import ConsoleListener
     from ..evaluate.image_losses import measure_images
     from ..log import LOG_FILE, history
-    from ..preflight import run_dir_of
+    from ..places import run_dir_of
 
     if Path(options.config).is_dir():
         options.config = str(Path(options.config) / "config.yaml")

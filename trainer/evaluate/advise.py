@@ -58,7 +58,7 @@ def advise(
     Writes advice.txt, advice.csv and advice.png to `folder` and, with `pictures`, the grid of the over-fitting check, sanity.png:
     each attribute with every file at strength 1 and without.
     """
-    from ..preflight import run_dir_of
+    from ..places import run_dir_of
 
     files = list(loras) or run_files(run_dir_of(config))
     problems = [] if files else [f"RUN: {run_dir_of(config)} has saved no LoRA that is still there; name files"]

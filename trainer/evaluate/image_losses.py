@@ -176,9 +176,10 @@ def _measure(config: TrainConfig, lora: Path | None, listen: Listener, stop: Sto
     from ..data.cache import TensorCache
     from ..families import FAMILIES, find_family, load_base
     from ..feed import fill_caches, reading_of
+    from ..places import cache_dir_of
     from ..plan import make_plan
     from ..precision import DTYPES, release_memory, resolve_device
-    from ..preflight import cache_dir_of, check_settings
+    from ..preflight import check_settings
 
     check_settings(config)
     device = resolve_device(config.train.device)

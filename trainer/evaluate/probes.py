@@ -89,8 +89,8 @@ def gather_evidence(
     """
     from ..data.cache import TensorCache
     from ..feed import fill_caches, reading_of
+    from ..places import cache_dir_of
     from ..plan import make_plan
-    from ..preflight import cache_dir_of
     from .canvas import open_canvas
 
     try:

@@ -1,0 +1,34 @@
+"""Add to Queue and Queue Status beside a fake ComfyUI; the queue itself trains in another process."""
+
+from __future__ import annotations
+
+import pytest
+from loaded_pack import Pack
+from test_train_node import inputs
+
+
+def test_a_job_waits_is_trained_elsewhere_and_taken_by_train_lora(pack: Pack) -> None:
+    folder = pack.comfy.base / "output/lora_furnace/queue"
+    assert pack.call("QueueStatus", node_id="9") == ("the queue is empty",)
+    (text,) = pack.call("AddToQueue", **inputs(pack))
+    assert text.startswith("cat.yaml waits behind 0 jobs. In a terminal: cd ") and f'-m trainer queue "{folder}"' in text
+    assert pack.call("AddToQueue", **inputs(pack)) == ("cat.yaml is waiting in the queue already",)
+    (text,) = pack.call("AddToQueue", **inputs(pack, steps=3))
+    assert text.startswith("cat_2.yaml waits behind 1 jobs")
+    assert pack.call("QueueStatus", node_id="9") == ("waiting  cat.yaml\nwaiting  cat_2.yaml",)
+    assert pack.comfy.texts[-1][0] == "9"
+    assert not list((pack.comfy.base / "models/loras").iterdir()), "nothing is trained yet"
+
+    for name in ("cat", "cat_2"):
+        pack.part("trainer").train(pack.part("trainer").load_config(folder / f"{name}.yaml"), resume=True)
+        (folder / f"{name}.yaml").unlink()
+    pack.comfy.progress.clear()
+    answer = pack.call("TrainLora", **inputs(pack))
+    assert answer["result"][0] == "cat.safetensors" and pack.comfy.progress == [], "no step was trained"
+    assert pack.call("TrainLora", **inputs(pack, steps=3))["result"][0] == "cat_2.safetensors"
+    assert pack.call("AddToQueue", **inputs(pack)) == ("cat.safetensors: already trained, nothing to do",)
+
+
+def test_names_are_checked(pack: Pack) -> None:
+    with pytest.raises(pack.part("trainer.errors").ConfigError, match="lora_name"):
+        pack.call("AddToQueue", **inputs(pack, name="a/b"))

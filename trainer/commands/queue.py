@@ -1,0 +1,48 @@
+"""`queue FOLDER`"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from .shared import Interrupt, add_settings
+
+HELP = "Train the job files of a folder one after another; files can be added, renamed and removed while it runs."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="folder of YAML or JSON files; the order is that of their names")
+    parser.add_argument("--watch", action="store_true", help="wait for more when all are done, until Ctrl-C")
+    parser.add_argument("--status", action="store_true", help="only print what is running, waiting, done and failed")
+    parser.add_argument("--add", action="append", default=[], metavar="FILE", help="only put a configuration file into the folder")
+    parser.add_argument("--preset", action="append", default=[], metavar="NAME", help="preset below the values of the files added")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    from ..queue import QueueFolder, run_queue
+    from ..queue.status import status_of
+
+    queue = QueueFolder(options.folder)
+    for file in options.add:
+        print(f"added {_add(queue, Path(file), options)}")
+    if options.add:
+        return {"status": "done"}
+    if options.status:
+        rows = status_of(queue)
+        print("\n".join(row.line() for row in rows) or f"{options.folder} holds no jobs")
+        return {"status": "done", "jobs": [row.as_dict() for row in rows]}
+    with Interrupt() as stop:
+        counts = run_queue(queue, stop, lambda text: print(text, file=sys.stderr, flush=True), watch=options.watch)
+    print(f"{counts.done} done, {counts.failed} failed", file=sys.stderr)
+    return {"status": "stopped" if counts.stopped else "done", "done": counts.done, "failed": counts.failed}
+
+
+def _add(queue: Any, file: Path, options: argparse.Namespace) -> Path:
+    """A file is read first, so that a mistake shows now and not in the night; it is written resolved."""
+    from ..config import to_yaml
+    from ..reading import load_config
+
+    return queue.add(f"{file.stem}.yaml", to_yaml(load_config(str(file), options.set, options.preset), full=False))
