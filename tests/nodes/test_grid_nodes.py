@@ -130,3 +130,14 @@ def test_trainers_sampler_and_the_files_of_a_run(pack: Pack, lora: str) -> None:
     )  # fmt: skip
     assert answer["result"][1].shape == (2, 64, 64, 3)
     assert pack.comfy.texts[-1] == ("9", "picture 2/2")
+
+
+def test_advice_recommends_a_file_or_says_why_not(pack: Pack, lora: str) -> None:
+    dataset = pack.call("Dataset", folder="input/cat", width=64, height=64)[0]
+    given = {"base": pack.base(), "dataset": dataset, "loras": lora, "strengths": "1", "attributes": "red", "steps": 1, "precision": "fp32"}
+    answer = pack.call("Advice", **given, node_id="9")
+    text, name, strength, shown = answer["result"]
+    assert "Hold out pictures" in text and (name, strength) == (lora.splitlines()[-1], 1.0)
+    assert len(shown) == len(answer["ui"]["images"]) == 2
+    with pytest.raises(pack.part("trainer.errors").ConfigError, match="loras: write at least one"):
+        pack.call("Advice", **given | {"loras": ""})
