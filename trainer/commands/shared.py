@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -57,8 +58,10 @@ class Interrupt:
     def ask_at_end_of_input(self) -> None:
         """Whoever started us holds the other end of standard input: when that is gone, so is he."""
 
+        number = sys.stdin.fileno()
+
         def wait() -> None:
-            while sys.stdin.buffer.read(4096):
+            while os.read(number, 4096):  # not by way of sys.stdin, whose lock a thread must not hold when Python ends
                 pass
             self._stopped = True
 
