@@ -6,7 +6,7 @@ Press **Run**. Nothing has to be downloaded: *Demo Base* is a tiny model that co
 mascot **zibu**. Twelve pictures teach it.
 
 1. *Train LoRA* shows step, loss and time left, and samples as they are drawn. **Cancel keeps the work**: run again to go on.
-2. The LoRA is saved to `models/loras`, a file per two epochs.
+2. The LoRA is saved to `models/loras`, a file every three epochs.
 3. *Strength Test* draws every file at every strength. Choose the file that looks best: the last is not always it.
 
 Run it twice: nothing is trained again. Change a setting, and a new LoRA `zibu_2` is made.
@@ -18,7 +18,7 @@ Next: the template **sd15_lora**, with your own pictures.
 点击 **运行**。无需下载任何文件：*演示底模* 是随本插件附带的微型模型，它从未见过吉祥物 **zibu**，用十二张图片教会它。
 
 1. *训练 LoRA* 节点显示步数、损失、剩余时间和样图。**取消不会丢失进度**：再次运行即可继续。
-2. LoRA 保存到 `models/loras`，每两轮保存一个文件。
+2. LoRA 保存到 `models/loras`，每三轮保存一个文件。
 3. *强度测试* 用每个文件、每种强度各画一张图。选最好看的：最后一个不一定最好。
 
 再次运行不会重复训练；修改参数后会生成新的 `zibu_2`。
