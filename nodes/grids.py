@@ -72,7 +72,7 @@ class Grid:
         painter = NativePainter(model, clip, vae, graph.origin_of(prompt, node_id, ("model", "clip", "vae")))
         folder = _folder(values)
         shelf = FolderShelf(folder / "cells", graph.metadata(prompt, extra_pnginfo), graph.checkpoint_of(prompt, node_id, "model"))
-        grid = draw_cells(plan, painter, shelf, NodeDisplay(node_id), never, with_plain=values["figures"])
+        grid = draw_cells(plan, painter, shelf, NodeDisplay(node_id), never, with_plain=values.get("figures", False))
         return _answer(grid, folder, values, node_id)
 
 
@@ -101,7 +101,7 @@ class GridTrainer:
     def execute(self, base: BaseSection, node_id: str = "", prompt: Any = None, extra_pnginfo: Any = None, **values: Any) -> dict[str, Any]:
         plan, folder = _plan(values, list(SAMPLERS), list(SCHEDULERS)), _folder(values)
         shelf = FolderShelf(folder / "cells", graph.metadata(prompt, extra_pnginfo), Path(base.checkpoint))
-        options = PRECISION.values(values) | {"shelf": shelf, "with_plain": values["figures"]}
+        options = PRECISION.values(values) | {"shelf": shelf, "with_plain": values.get("figures", False)}
         grid = run_beside(lambda listen, stop: draw_grid(base, plan, listen=listen, stop=stop, **options), NodeDisplay(node_id))
         return _answer(grid, folder, values, node_id)
 
@@ -192,7 +192,7 @@ def _figure_inputs() -> dict[str, Input]:
 def _answer(grid: DrawnGrid, folder: Path, values: dict[str, Any], node_id: str) -> dict[str, Any]:
     """The sheets, which are saved and shown on the node, the single pictures, and the figures."""
     table = ""
-    if values["figures"]:
+    if values.get("figures", False):
         name = values.get("clip_vision", NO_CLIP)
         clip = None if name == NO_CLIP else load_clip(host.model_path("clip_vision", name))
         report = report_grid(grid, folder, read_references(values.get("dataset"), values.get("held_out")), clip)
