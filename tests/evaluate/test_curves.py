@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.evaluate.curves import draw_loss_curve, draw_loss_map, moving_mean
+from trainer.evaluate.curves import draw_loss_curve, draw_loss_map, loss_figure, moving_mean
 
 
 def test_the_mean_is_centred_and_passes_over_values_that_are_not_finite():
@@ -83,3 +84,26 @@ def test_losses_by_timestep_and_the_base_model_are_drawn(tmp_path):
             pictures.append(image.tobytes())
     assert sizes[0] == sizes[1] and sizes[0][1] > sizes[2][1]
     assert pictures[0] != pictures[1]
+
+
+def test_every_text_of_a_run_with_bands_has_room():
+    """The widest case: two rates, the base model, validation, all timesteps over three powers of ten."""
+    steps = list(range(1, 226))
+    bands = [[(band, 1, 0.5 * 0.55**band) for band in range(10)]] * len(steps)
+    rates = {"text_encoder": [5e-4] * len(steps), "unet": [1.5e-3] * len(steps)}
+    figure = loss_figure(
+        steps, [0.1] * len(steps), validation=[(0, 0.2), (225, 0.1)], lr=rates, bands=bands, base=[(50, 0.2)], title="zibu"
+    )
+    figure.canvas.draw()
+    inside = figure.bbox
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= inside.x0 and box.x1 <= inside.x1
+    lower = next(axes for axes in figure.axes if axes.get_yscale() == "log")
+    heights = sorted(
+        (label.get_window_extent().y0, label.get_window_extent().y1)
+        for label in lower.get_yticklabels(which="both")
+        if label.get_text() and lower.get_window_extent().y0 <= label.get_window_extent().y0 <= lower.get_window_extent().y1
+    )
+    assert len(heights) > 3
+    assert all(above[0] >= below[1] for below, above in itertools.pairwise(heights))

@@ -28,7 +28,21 @@ def draw_loss_curve(
     base: Sequence[tuple[int, float]] = (),
     title: str = "",
 ) -> None:
-    """Write the curve to `path`, which appears complete or not at all.
+    """Write the curve to `path`, which appears complete or not at all; see `loss_figure`."""
+    _save(loss_figure(steps, losses, validation=validation, lr=lr, bands=bands, base=base, title=title), Path(path))
+
+
+def loss_figure(
+    steps: Sequence[int],
+    losses: Sequence[float],
+    *,
+    validation: Sequence[tuple[int, float]] = (),
+    lr: Mapping[str, Sequence[float]] | None = None,
+    bands: Bands = (),
+    base: Sequence[tuple[int, float]] = (),
+    title: str = "",
+) -> Any:
+    """The curve as a matplotlib figure.
 
     `losses`, each list of `lr` (parameter-group name -> rates) and `bands` (those of `StepDone`) belong to `steps`;
     `validation` holds (step, loss), `base` the same of the base model. Losses by timestep are drawn below the others.
@@ -64,7 +78,7 @@ def draw_loss_curve(
     _draw_legend(figure, [each for each in figure.axes if each not in more])
     if title:
         _draw_title(axes, title)
-    _save(figure, Path(path))
+    return figure
 
 
 def draw_loss_map(path: Path | str, losses: Mapping[str, Any], title: str = "") -> None:
@@ -103,14 +117,16 @@ def _draw_losses(axes: Any, steps: np.ndarray, losses: np.ndarray, validation: S
 def _draw_bands(axes: Any, steps: np.ndarray, parts: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
     """A smoothed line for each part of the timesteps, from little noise (light) to noise alone (dark)."""
     from matplotlib import colormaps
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     for band, (places, _, losses) in parts.items():
         window = max(5, len(losses) // 8) // 2 * 2 + 1
         colour = colormaps["viridis_r"](0.08 + 0.92 * band / (BANDS - 1))
         axes.plot(steps[places.astype(int)], moving_mean(losses, window), color=colour, linewidth=1.4, label=band_title(band))
     axes.set_yscale("log")
-    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        which("{x:.3g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("loss by timestep, mean")
     axes.spines["right"].set_visible(False)
     axes.legend(title="timesteps", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, title_fontsize=8)
@@ -123,7 +139,7 @@ def _draw_legend(figure: Any, all_axes: Sequence[Any]) -> None:
         more_lines, more_names = axes.get_legend_handles_labels()
         lines, names = lines + more_lines, names + more_names
     if lines:
-        figure.legend(lines, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        figure.legend(lines, names, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
 
 def _draw_rates(axes: Any, steps: np.ndarray, lr: Mapping[str, Sequence[float]]) -> None:
