@@ -172,10 +172,10 @@ def test_loha_starts_as_lycoris_starts_it():
 
 
 @pytest.mark.parametrize(("draw", "ranks"), [(0.0, 2), (0.24, 2), (0.25, 4), (0.74, 6), (0.75, 8), (0.999999, 8)])
-@pytest.mark.parametrize("layer", [nn.Linear(12, 10), nn.Conv2d(12, 10, 3)])
-def test_a_dylora_step_is_a_lora_of_its_first_ranks(draw, ranks, layer):
+@pytest.mark.parametrize("make", [lambda: nn.Linear(12, 10), lambda: nn.Conv2d(12, 10, 3)], ids=["linear", "conv"])
+def test_a_dylora_step_is_a_lora_of_its_first_ranks(draw, ranks, make):
     """At the scale alpha/rank of the whole; the other ranks get no gradient."""
-    layer.requires_grad_(False)
+    layer = make().requires_grad_(False)
     adapters = AdapterSet(fresh_layers(replace(DYLORA, dylora_unit=2), [("key", layer)], 8, 4.0, 1))
     down, up = (adapters.layers[0].tensors[name] for name in ("lora_down.weight", "lora_up.weight"))
     up.data.normal_(generator=torch.Generator().manual_seed(1))

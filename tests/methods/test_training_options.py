@@ -199,6 +199,6 @@ def test_the_curve_is_drawn_again_after_the_last_validation(job, monkeypatch):
     from trainer import periodic
 
     drawn = []
-    monkeypatch.setattr(periodic, "draw_loss_curve", lambda *_a, validation, **_k: drawn.append([step for step, _ in validation]))
+    monkeypatch.setattr(periodic, "draw_loss_map", lambda _path, losses, _title: drawn.append([step for step, _ in losses["validation"]]))
     run(job, "plain", validate={"split": 0.2, "every_epochs": None})
     assert drawn[-1] == [0, 4]
