@@ -5,6 +5,7 @@ from .base_model import BaseModel, DemoBase
 from .block_analysis import BlockAnalysis, BlockAnalysisTrainer
 from .blocks import BlockWeightHook, BlockWeights, LoadLoraBlockWeight, SaveBlockWeightedLora
 from .check import CheckTraining
+from .class_pictures import DrawRegularization
 from .configs import LoadConfiguration, SaveConfiguration
 from .dataset import Dataset
 from .dataset_options import Augmentation, Captions, LossMasks, RegularizationFolder
@@ -27,6 +28,7 @@ NODE_CLASS_MAPPINGS = {
     "LoraFurnaceAugmentation": Augmentation,
     "LoraFurnaceMasks": LossMasks,
     "LoraFurnaceRegularization": RegularizationFolder,
+    "LoraFurnaceDrawRegularization": DrawRegularization,
     "LoraFurnaceLora": LoraSettings,
     "LoraFurnaceBlockWeights": BlockWeights,
     "LoraFurnaceTraining": TrainingSettings,
@@ -66,6 +68,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LoraFurnaceAugmentation": "Augmentation (LoRA Furnace)",
     "LoraFurnaceMasks": "Loss Masks (LoRA Furnace)",
     "LoraFurnaceRegularization": "Regularisation Folder (LoRA Furnace)",
+    "LoraFurnaceDrawRegularization": "Draw Regularisation Pictures (LoRA Furnace)",
     "LoraFurnaceLora": "LoRA Settings (LoRA Furnace)",
     "LoraFurnaceBlockWeights": "Block Weights (LoRA Furnace)",
     "LoraFurnaceTraining": "Training Settings (LoRA Furnace)",

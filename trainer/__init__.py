@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["TrainConfig", "TrainResult", "TrainerError", "advise", "check", "draw_grid", "load_config", "strength_test", "train"]
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "TrainerError",
+    "advise",
+    "check",
+    "draw_class_pictures",
+    "draw_grid",
+    "load_config",
+    "strength_test",
+    "train",
+]
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = (), presets: Iterable[str] = ()) -> TrainConfig:
@@ -55,6 +66,15 @@ def draw_grid(base: BaseSection, plan: GridPlan, **options: Any) -> DrawnGrid:
     from .evaluate.strength import draw_plan
 
     return draw_plan(base, plan, **options)
+
+
+def draw_class_pictures(
+    base: BaseSection, sample: SampleSection, resolution: tuple[int, int], folder: Path, count: int, **options: Any
+) -> DrawnGrid:
+    """Draw regularisation pictures with the base model; see `trainer.class_pictures`."""
+    from .class_pictures import draw_class_pictures
+
+    return draw_class_pictures(base, sample, resolution, folder, count, **options)
 
 
 def advise(config: TrainConfig, folder: Path, **options: Any) -> Advised | None:

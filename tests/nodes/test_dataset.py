@@ -104,3 +104,19 @@ def test_regularization_folder_is_added(pack: Pack) -> None:
     added = changed.folders[1]
     assert (added.path, added.regularization, added.class_words) == (str(pack.comfy.base / "input/classes"), True, "a cat")
     assert added.repeats == 2
+
+
+def test_drawn_class_pictures_are_added_and_drawn_once(pack: Pack) -> None:
+    dataset = pack.call("Dataset", folder="input/cat")[0]
+    given = {"dataset": dataset, "base": pack.base(), "prompts": "a cat", "count": 2, "folder_name": "cats", "node_id": "4"}
+    given |= {"width": 64, "height": 64, "steps": 1, "cfg": 1.0, "precision": "fp32", "device": "cpu"}
+    changed = pack.call("DrawRegularization", **given)[0]
+    folder = pack.comfy.base / "output/lora_furnace/regularization/cats"
+    assert changed.folders[0] == dataset.folders[0]
+    assert (changed.folders[1].path, changed.folders[1].regularization) == (str(folder), True)
+    assert sorted(path.suffix for path in folder.iterdir()) == [".png", ".png", ".txt", ".txt"]
+    stamp = pack.node("DrawRegularization").IS_CHANGED(folder_name="cats")
+    pack.call("DrawRegularization", **given)
+    assert pack.node("DrawRegularization").IS_CHANGED(folder_name="cats") == stamp
+    next(folder.glob("*.png")).unlink()
+    assert pack.node("DrawRegularization").IS_CHANGED(folder_name="cats") != stamp

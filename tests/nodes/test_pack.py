@@ -17,6 +17,7 @@ NODES = (
     "Augmentation",
     "Masks",
     "Regularization",
+    "DrawRegularization",
     "Lora",
     "BlockWeights",
     "Training",

@@ -19,6 +19,7 @@ from . import (
     methods,
     presets,
     queue,
+    regularize,
     tags,
     train,
 )
@@ -30,6 +31,7 @@ COMMANDS = {
     "presets": presets,
     "methods": methods,
     "import": import_,
+    "regularize": regularize,
     "demo": demo,
     "grid": grid,
     "advise": advise,

@@ -68,6 +68,10 @@ class FolderShelf:
         with Images.open(self._paths[mark]) as picture:
             return picture.convert("RGB")
 
+    def path_of(self, mark: str, name: str) -> Path:
+        """Where a picture of this fingerprint and name is kept."""
+        return self._folder / f"{_file_name(name)}_{mark[:8]}.png"
+
     def put(self, mark: str, cell: Cell, name: str, picture: Image) -> None:
         from PIL.PngImagePlugin import PngInfo
 
@@ -77,7 +81,7 @@ class FolderShelf:
         for key, text in {**entries, **self._texts}.items():
             latin = text.isascii()
             info.add_text(key, text) if latin else info.add_itxt(key, text)
-        path = self._folder / f"{_file_name(name)}_{mark[:8]}.png"
+        path = self.path_of(mark, name)
         with replacing(path, durable=False) as temporary:
             picture.save(temporary, format="png", pnginfo=info)
         self._paths[mark] = path
