@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ STOPPED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    # It asks for a package that it does not need whenever diffusers imports it on a machine without a GPU.
+    logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     try:
         result = options.execute(options)
     except TrainerError as error:
