@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from ..trainer import advise
-from ..trainer.config import BaseSection, DatasetSection, SampleSection, TrainConfig, TrainSection, ValidateSection
+from ..trainer.config import BaseSection, DatasetSection, SampleSection, TrainConfig, ValidateSection
 from ..trainer.errors import ConfigError
 from ..trainer.evaluate.advise import STRENGTHS
 from ..trainer.evaluate.axes import parse_numbers
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
 from .outputs import AnyName
+from .sampling import PRECISION
 from .widgets import Widgets
 
-PRECISION = Widgets(TrainSection, only=("precision", "device"))
 SAMPLE = Widgets(SampleSection, only=("seed", "steps", "cfg", "sampler", "scheduler"), names={"sampler": "sampler_name"})
 
 

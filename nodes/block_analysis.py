@@ -23,8 +23,8 @@ from .blocks import lora_input, own_presets, presets_for_list
 from .bridge import NodeDisplay, run_beside
 from .fingerprint import fingerprint
 from .native_grid import draw_native
+from .sampling import PRECISION, SAMPLE, native_samplers, picture_inputs
 from .sockets import PLAIN_MODELS
-from .strength import PRECISION, SAMPLE, native_samplers, picture_inputs
 from .widgets import Input
 
 ALIASES = ["block analysis", "effective block analyzer", "lbw analysis", "layer analysis", "which blocks", "block weight"]

@@ -11,7 +11,7 @@ from . import host
 from .bridge import NodeDisplay, run_beside
 from .dataset_options import DATASET, DatasetOption
 from .fingerprint import fingerprint
-from .strength import PRECISION, SAMPLE, picture_inputs
+from .sampling import PRECISION, SAMPLE, picture_inputs
 from .widgets import Input, Widgets
 
 FOLDER_HELP = "Folder of the pictures in output/lora_furnace/regularization. Pictures that it holds are not drawn again."

@@ -10,7 +10,7 @@ import torch
 
 from ..trainer import draw_grid
 from ..trainer.block_weights import read_presets
-from ..trainer.config import BaseSection, SampleSection, SaveSection, TrainSection
+from ..trainer.config import BaseSection, SaveSection
 from ..trainer.diffusion.samplers import SAMPLERS, SCHEDULERS
 from ..trainer.errors import ConfigError
 from ..trainer.evaluate.axes import AXES, Names, lora_axis, make_axis, parse_uses
@@ -26,12 +26,11 @@ from ..trainer.sample import requests
 from . import graph, host, pictures
 from .bridge import NodeDisplay, run_beside
 from .native_grid import NativePainter
+from .sampling import PRECISION, SAMPLE, native_samplers, picture_inputs
 from .sockets import PLAIN_MODELS
 from .widgets import Input, Widgets
 
-SAMPLE = Widgets(SampleSection, names={"sampler": "sampler_name"}, skip=("every_epochs", "every_steps", "at_start", "size"))
 NAME = Widgets(SaveSection, only=("name",), names={"name": "grid_name"})
-PRECISION = Widgets(TrainSection, only=("precision", "device"))
 NOTHING = "nothing"
 ALIASES = ["xyz plot", "xy plot", "lora grid", "lora strength", "compare loras", "compare epochs", "efficiency"]
 GRIDS_HELP = "Labelled grids: X across, Y down, a page for each prompt and value of Z. They are in the folder of the grid too."
@@ -40,14 +39,10 @@ NO_CLIP = "none"
 IMAGES_HELP = "The single pictures: page by page, row by row."
 
 
-class Grid:
-    """Draws with ComfyUI's own sampler."""
+class GridNode:
+    """What both grid nodes give."""
 
     CATEGORY = "LoRA Furnace"
-    DESCRIPTION = (
-        "Draws a grid over LoRA files, strengths, block weights, checkpoints, words of the prompt, seeds, CFG, steps or samplers. "
-        "Every picture equals what Load LoRA, KSampler and VAE Decode give and is saved at once: after Cancel, queue the same again."
-    )
     SEARCH_ALIASES = ALIASES
     RETURN_TYPES = ("IMAGE", "IMAGE", "STRING")
     RETURN_NAMES = ("grids", "images", "table")
@@ -56,14 +51,20 @@ class Grid:
     OUTPUT_NODE = True
     FUNCTION = "execute"
 
+
+class Grid(GridNode):
+    """Draws with ComfyUI's own sampler."""
+
+    DESCRIPTION = (
+        "Draws a grid over LoRA files, strengths, block weights, checkpoints, words of the prompt, seeds, CFG, steps or samplers. "
+        "Every picture equals what Load LoRA, KSampler and VAE Decode give and is saved at once: after Cancel, queue the same again."
+    )
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         models = PLAIN_MODELS | {"vae": ("VAE", {"tooltip": "Decodes the pictures."})}
-        inputs = _inputs(512)
-        for name, known in (("sampler_name", host.samplers()), ("scheduler", host.schedulers())):
-            inputs[name] = (known, inputs[name][1])
         hidden = {"node_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
-        return {"required": models | inputs, "optional": _figure_inputs(), "hidden": hidden}
+        return {"required": models | native_samplers(_inputs(512)), "optional": _figure_inputs(), "hidden": hidden}
 
     def execute(
         self, model: Any, clip: Any, vae: Any, node_id: str = "", prompt: Any = None, extra_pnginfo: Any = None, **values: Any
@@ -76,21 +77,13 @@ class Grid:
         return _answer(grid, folder, values, node_id)
 
 
-class GridTrainer:
+class GridTrainer(GridNode):
     """Draws with the trainer's sampler."""
 
-    CATEGORY = "LoRA Furnace"
     DESCRIPTION = (
         "The grid with the trainer's own sampler: for the demo base, which ComfyUI does not load. "
         "Every picture is saved at once: after Cancel, queue the same again to go on."
     )
-    SEARCH_ALIASES = ALIASES
-    RETURN_TYPES = ("IMAGE", "IMAGE", "STRING")
-    RETURN_NAMES = ("grids", "images", "table")
-    OUTPUT_IS_LIST = (True, False, False)
-    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP, TABLE_HELP)
-    OUTPUT_NODE = True
-    FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -107,8 +100,6 @@ class GridTrainer:
 
 
 def _inputs(side: int) -> dict[str, Input]:
-    sample = SAMPLE.inputs()
-    limits = {"default": side, "min": 16, "max": 8192, "step": 8}
     text = {"multiline": True, "default": ""}
     helps = "; ".join(f"{name}: {kind.help}" for name, kind in AXES.items())
     defaults = {"x": ("lora", ""), "y": ("strength", "0-1.2/0.3"), "z": (NOTHING, "")}
@@ -123,10 +114,7 @@ def _inputs(side: int) -> dict[str, Input]:
     return {
         "loras": ("STRING", text | {"tooltip": f"{loras} Or connect lora_names of Train LoRA."}),
         **axes,
-        **{name: sample.pop(name) for name in ("prompts", "negative")},
-        "width": ("INT", limits | {"tooltip": "Width of each picture in pixels."}),
-        "height": ("INT", limits | {"tooltip": "Height of each picture in pixels."}),
-        **sample,
+        **picture_inputs(side),
         "stack": ("STRING", text | {"tooltip": stack}),
         "grid_name": (
             "STRING",

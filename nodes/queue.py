@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..trainer.config import AdapterSection, BaseSection, DatasetSection, to_yaml
+from ..trainer.config import to_yaml
 from ..trainer.queue import QueueFolder
 from ..trainer.queue.status import status_of
 from . import host
 from .runs import Run, find_run
-from .settings import Training
 from .train import TrainLora, job_config
 
 
@@ -34,17 +33,8 @@ class AddToQueue:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return TrainLora.INPUT_TYPES()
 
-    def execute(
-        self,
-        base: BaseSection,
-        dataset: DatasetSection,
-        lora_name: str,
-        lora: AdapterSection | None = None,
-        training: Training | None = None,
-        held_out: DatasetSection | None = None,
-        node_id: str = "",
-    ) -> tuple[str]:
-        config = job_config(lora_name, base, dataset, lora, training, held_out)
+    def execute(self, node_id: str = "", **inputs: Any) -> tuple[str]:
+        config = job_config(**inputs)
         text = _add(find_run(config, host.lora_folder(), host.output_folder()))
         host.show_text(text, node_id)
         return (text,)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..trainer import strength_test
-from ..trainer.config import BaseSection, SampleSection, TrainSection
+from ..trainer.config import BaseSection, SampleSection
 from ..trainer.errors import ConfigError
 from ..trainer.evaluate.axes import parse_numbers
 from ..trainer.evaluate.shelf import MemoryShelf
@@ -18,11 +18,10 @@ from ..trainer.events import never
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
 from .native_grid import NativePainter
+from .sampling import PRECISION, SAMPLE, native_samplers, picture_inputs
 from .sockets import PLAIN_MODELS
-from .widgets import Input, Widgets
+from .widgets import Input
 
-SAMPLE = Widgets(SampleSection, names={"sampler": "sampler_name"}, skip=("every_epochs", "every_steps", "at_start", "size"))
-PRECISION = Widgets(TrainSection, only=("precision", "device"))
 ALIASES = ["lora strength", "lora grid", "xy plot", "compare loras", "lora weight test", "compare epochs"]
 LORAS_HELP = "Names of LoRA files, one a line, as Load LoRA lists them; or connect lora_names of Train LoRA."
 STRENGTHS_HELP = "Numbers and ranges such as 0-1.2/0.2 (from-to/step). 0 is the base model alone."
@@ -30,14 +29,10 @@ GRIDS_HELP = "One labelled grid per prompt: files across, strengths down."
 IMAGES_HELP = "The single pictures: prompt by prompt, strength by strength, file by file."
 
 
-class StrengthTest:
-    """Draws with ComfyUI's own sampler."""
+class TestNode:
+    """What both strength tests give."""
 
     CATEGORY = "LoRA Furnace"
-    DESCRIPTION = (
-        "Draws prompts with each LoRA file at each strength and puts them into a labelled grid. "
-        "Every picture equals what Load LoRA, KSampler and VAE Decode give."
-    )
     SEARCH_ALIASES = ALIASES
     RETURN_TYPES = ("IMAGE", "IMAGE")
     RETURN_NAMES = ("grids", "images")
@@ -45,6 +40,15 @@ class StrengthTest:
     OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP)
     OUTPUT_NODE = True
     FUNCTION = "execute"
+
+
+class StrengthTest(TestNode):
+    """Draws with ComfyUI's own sampler."""
+
+    DESCRIPTION = (
+        "Draws prompts with each LoRA file at each strength and puts them into a labelled grid. "
+        "Every picture equals what Load LoRA, KSampler and VAE Decode give."
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -57,21 +61,13 @@ class StrengthTest:
         return _answer(draw_cells(plan, NativePainter(model, clip, vae), MemoryShelf(), NodeDisplay(node_id), never))
 
 
-class StrengthTestTrainer:
+class StrengthTestTrainer(TestNode):
     """Draws with the trainer's sampler."""
 
-    CATEGORY = "LoRA Furnace"
     DESCRIPTION = (
         "The strength test with the trainer's own sampler: for the demo base, which ComfyUI does not load. "
         "Its pictures are those of the samples drawn while training."
     )
-    SEARCH_ALIASES = ALIASES
-    RETURN_TYPES = ("IMAGE", "IMAGE")
-    RETURN_NAMES = ("grids", "images")
-    OUTPUT_IS_LIST = (True, False)
-    OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP)
-    OUTPUT_NODE = True
-    FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -94,24 +90,6 @@ def _inputs(side: int) -> dict[str, Input]:
         "strengths": ("STRING", {"default": "0, 0.4, 0.7, 1.0", "tooltip": STRENGTHS_HELP}),
         **picture_inputs(side),
     }
-
-
-def picture_inputs(side: int) -> dict[str, Input]:
-    """What is drawn, how large, and how."""
-    sample = SAMPLE.inputs()
-    limits = {"default": side, "min": 16, "max": 8192, "step": 8}
-    return {
-        **{name: sample.pop(name) for name in ("prompts", "negative")},
-        "width": ("INT", limits | {"tooltip": "Width of each picture in pixels."}),
-        "height": ("INT", limits | {"tooltip": "Height of each picture in pixels."}),
-        **sample,
-    }
-
-
-def native_samplers(inputs: dict[str, Input]) -> dict[str, Input]:
-    """The same with the samplers and schedulers that this ComfyUI has."""
-    known = {"sampler_name": host.samplers(), "scheduler": host.schedulers()}
-    return inputs | {name: (names, inputs[name][1]) for name, names in known.items()}
 
 
 def _sample(values: dict[str, Any]) -> tuple[SampleSection, tuple[int, int]]:

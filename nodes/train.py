@@ -65,17 +65,8 @@ class TrainLora:
         """ComfyUI keeps what a node gave; a LoRA that was deleted since must not come from there."""
         return "\n".join(map(str, lost_files(lora_name, host.output_folder())))
 
-    def execute(
-        self,
-        base: BaseSection,
-        dataset: DatasetSection,
-        lora_name: str,
-        lora: AdapterSection | None = None,
-        training: Training | None = None,
-        held_out: DatasetSection | None = None,
-        node_id: str = "",
-    ) -> dict[str, Any]:
-        config = job_config(lora_name, base, dataset, lora, training, held_out)
+    def execute(self, lora_name: str, node_id: str = "", **inputs: Any) -> dict[str, Any]:
+        config = job_config(lora_name, **inputs)
         return perform(find_run(config, host.lora_folder(), host.output_folder()), lora_name, node_id)
 
 
@@ -91,11 +82,11 @@ def job_config(
     lora_name: str,
     base: BaseSection,
     dataset: DatasetSection,
-    lora: AdapterSection | None,
-    training: Training | None,
-    held_out: DatasetSection | None,
+    lora: AdapterSection | None = None,
+    training: Training | None = None,
+    held_out: DatasetSection | None = None,
 ) -> TrainConfig:
-    """The same value that a YAML file gives."""
+    """The inputs of `TrainLora` as the value that a YAML file gives."""
     name, training = TrainLora.NAME.build({"lora_name": lora_name}).name, training or {}
     cache = dataset.cache.model_copy(update={"dir": str(host.output_folder() / ".cache")})
     measured = {"folder": held_out.folders[0].path} if held_out else {}
