@@ -13,6 +13,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One after the other beside a real ComfyUI, which wants the machine for itself."""
+    return 0 if os.environ.get("COMFYUI_PATH") else None
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Stable Diffusion 1.5 as a diffusers folder. Do not change it."""

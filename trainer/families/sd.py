@@ -86,7 +86,9 @@ class StableDiffusion:
                     module.gradient_checkpointing = False
         model.unet.train()  # both libraries recompute only in training mode; no layer of these networks drops anything
         for encoder in model.text_encoders.values():
-            encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # transformers 5.23 renamed it, with the same first argument.
+            enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
             encoder.train()
 
     def encode_images(self, model: Model, pixels: Tensor) -> Tensor:
