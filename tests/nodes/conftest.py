@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,32 +15,44 @@ from loaded_pack import BLOCK_KEYS, ROOT, Pack
 from tiny import write_pictures
 
 
-@pytest.fixture
-def comfy(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeComfy:
-    fake = FakeComfy(tmp_path)
-    for name, module in fake.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    shutil.copytree(base, tmp_path / "tiny_base")
-    write_pictures(tmp_path / "input" / "cat")
-    return fake
+@contextmanager
+def loaded(base: Path, folder: Path) -> Iterator[Pack]:
+    """The pack beside a fake ComfyUI in `folder`, under a name that is a path, with a folder name that is no identifier.
 
-
-@pytest.fixture
-def pack(comfy: FakeComfy) -> Iterator[Pack]:
-    """Loaded by path under a name that is a path, with a folder name that is no identifier; so only relative imports work."""
-    link = comfy.base / "custom_nodes" / "lora-furnace"
+    So only relative imports work.
+    """
+    fake = FakeComfy(folder)
+    shutil.copytree(base, folder / "tiny_base")
+    write_pictures(folder / "input" / "cat")
+    link = folder / "custom_nodes" / "lora-furnace"
     link.parent.mkdir()
     link.symlink_to(ROOT, target_is_directory=True)
     name = str(link).replace(".", "_x_")
     spec = importlib.util.spec_from_file_location(name, link / "__init__.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-        yield Pack(module, comfy)
-    finally:
-        for loaded in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
-            del sys.modules[loaded]
+    with pytest.MonkeyPatch.context() as patch:
+        for host_name, host_module in fake.modules().items():
+            patch.setitem(sys.modules, host_name, host_module)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+            yield Pack(module, fake)
+        finally:
+            for key in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+                del sys.modules[key]
+
+
+@pytest.fixture
+def pack(base: Path, tmp_path: Path) -> Iterator[Pack]:
+    with loaded(base, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shown_pack(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pack]:
+    """The same for tests that only look at it."""
+    with loaded(base, tmp_path_factory.mktemp("shown")) as found:
+        yield found
 
 
 @pytest.fixture
