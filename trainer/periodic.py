@@ -184,10 +184,10 @@ class Autosave:
     def due(self, step: int, plan: Plan) -> bool:
         return 0 < step < plan.total_steps and time.monotonic() >= self._due_at
 
-    def remaining(self, _step: int, _plan: Plan) -> int:
+    def remaining(self, step: int, plan: Plan) -> int:  # noqa: ARG002
         return 0  # steps do not tell
 
-    def run(self, _step: int) -> None:
+    def run(self, step: int) -> None:  # noqa: ARG002
         try:
             with_room(lambda: self._keeper.save_state(self._job), self._job.model.device, "saving the state")
         except (OutputError, OutOfMemory) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,11 @@ from ..seeds import derive
 from . import dora
 from .base import Adapter, LayerShape, Tensors
 from .dropout import DropoutRates, Drops, draw_drops
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a Linear or a convolution."""
+    return cast("Tensor", module.weight)
 
 
 class AdapterLayer:
@@ -28,12 +33,17 @@ class AdapterLayer:
         rank = adapter.rank_of(tensors)
         self.scale = 1.0 if rank is None else alpha / rank
         self.strength = 1.0
-        device = self.module.weight.device
+        device = self.weight.device
         self.tensors = {name: nn.Parameter(tensor.to(device, torch.float32)) for name, tensor in tensors.items()}
         self.live: dict[str, Tensor] = {}
         self.factor: Tensor | None = None  # DoRA's, made together with `live`
         self.drops: Drops | None = None  # None outside of training
         self.inner: Callable[[Tensor], Tensor] | None = None  # the forward of an adapter that was attached before
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's own, as it is now."""
+        return weight_of(self.module)
 
     @property
     def magnitude(self) -> Tensor | None:
@@ -62,7 +72,7 @@ class AdapterLayer:
 
     def _forward_dora(self, x: Tensor, factor: Tensor) -> Tensor:
         if dora.is_per_output(factor):
-            output = dora.scale_outputs(self._add(x, self._plain(x), self.scale), self.module.bias, factor)
+            output = dora.scale_outputs(self._add(x, self._plain(x), self.scale), cast("Tensor | None", self.module.bias), factor)
         else:
             scaled = dora.scale_inputs(x, factor, self.shape.groups)
             output = self._add(scaled, self._plain(scaled), self.scale)
@@ -76,7 +86,7 @@ class AdapterLayer:
             active = self.adapter.active(self.parts(), draw) if step else self.parts()
             with torch.no_grad():
                 delta = self.adapter.delta(self.shape, active) * self.scale
-            self.factor = dora.factors(self.module.weight, delta, self.magnitude)
+            self.factor = dora.factors(self.weight, delta, self.magnitude)
 
     def delta(self) -> Tensor:
         """ΔW with its scale, float32; without DoRA and strength."""
@@ -88,7 +98,7 @@ class AdapterLayer:
         """What adding to the layer's weight makes it as it is with the adapter, float32."""
         delta = self.delta()
         if self.magnitude is not None:
-            weight = self.module.weight.float()
+            weight = self.weight.float()
             delta = (weight + delta) * dora.factors(weight, delta, self.magnitude) - weight
         return delta * self.strength
 
@@ -210,6 +220,6 @@ def fresh_layers(
         generator = torch.Generator().manual_seed(derive(seed, "adapter", key))
         tensors = dict(adapter.init(LayerShape.of(module), rank, generator))
         if with_magnitude:
-            tensors[dora.MAGNITUDE] = dora.magnitude_of(module.weight)
+            tensors[dora.MAGNITUDE] = dora.magnitude_of(weight_of(module))
         layers.append(AdapterLayer(adapter, key, module, tensors, alpha))
     return layers

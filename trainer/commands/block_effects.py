@@ -72,7 +72,7 @@ def _config(path: Path, base: str | None, prompt: str, overrides: Sequence[str])
     except ConfigError:
         if not base:
             raise ConfigError(f"{path} does not say what it was trained on; name the base model with --base") from None
-        values = {"dataset": {"folders": [{"path": "."}]}}  # no picture is read from it
+        values: dict[str, Any] = {"dataset": {"folders": [{"path": "."}]}}  # no picture is read from it
         values["sample"] = {"size": _native_size(base)}
     if base:
         values["base"] = {"checkpoint": base}

@@ -67,7 +67,7 @@ def _from_folder(path: Path) -> Clip:
         tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelFileError(f"clip: {path} holds no CLIP model in the form of transformers: {error}") from None
-    return Clip(model, int(model.config.vision_config.image_size), tokenizer)
+    return Clip(model, _side(model.config.vision_config), tokenizer)
 
 
 def _from_file(path: Path) -> Clip:
@@ -87,7 +87,12 @@ def _from_file(path: Path) -> Clip:
     if missing:
         raise ModelFileError(f"clip: {path} lacks {len(missing)} tensors of a CLIP model, for example {missing[0]}")
     model.load_state_dict(wanted, strict=False)
-    return Clip(model, config.image_size)
+    return Clip(model, _side(config))
+
+
+def _side(config: Any) -> int:
+    """Side in pixels of the pictures that a vision tower takes."""
+    return int(config.image_size)
 
 
 def _shape(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -89,12 +89,12 @@ class LossReport:
     mean_error: float
     variance: float  # of the steps' losses as they are
     variance_error: float
-    start: float  # mean of the first tenth
-    start_error: float
-    level: float
-    level_error: float
-    slope: float
-    slope_error: float
+    start: float = math.nan  # mean of the first tenth
+    start_error: float = math.nan
+    level: float = math.nan
+    level_error: float = math.nan
+    slope: float = math.nan
+    slope_error: float = math.nan
     validation_first: float | None = None  # the base model's own loss, where validation ran before the first step
     validation_best: tuple[int, float] | None = None  # (step, loss)
     validation_last: float | None = None
@@ -167,8 +167,8 @@ def analyse_losses(
     finite = series[np.isfinite(series)]
     if len(finite) < len(series) or len(series) < LEAST_STEPS:
         verdict = "not finite" if len(finite) < len(series) else "too short"
-        known = (*trend.mean(finite), *trend.variance(finite)) if len(finite) > 1 else (math.nan,) * 4
-        return LossReport(verdict, len(series), *known, *(math.nan,) * 6, **facts)
+        mean, variance = (trend.mean(finite), trend.variance(finite)) if len(finite) > 1 else ((math.nan, math.nan),) * 2
+        return LossReport(verdict, len(series), *mean, *variance, **facts)
     facts |= {"base": compared(series, base), "bands": band_losses(bands)}
     expected, average = trend.expected_by_timestep(bands, len(series)) or (None, 0.0)
     steady = series if expected is None else series - expected + average

@@ -37,7 +37,7 @@ class Counts:
 
 def training(job: Path) -> list[str]:
     """The command that trains a job. It goes on where there is something to go on with, and stops when we are no longer there."""
-    return [sys.executable, "-m", __package__.rpartition(".")[0], "train", str(job), "--resume", "--until-eof", "--json"]
+    return [sys.executable, "-m", __name__.rsplit(".", 2)[0], "train", str(job), "--resume", "--until-eof", "--json"]
 
 
 def run_queue(
