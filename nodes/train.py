@@ -75,7 +75,8 @@ def perform(run: Run, wished: str, node_id: str) -> dict[str, Any]:
     display = NodeDisplay(node_id)
     result = run.result or _train(run, display)
     display(Status(_summary(run, wished, result)))
-    return {"ui": {"images": [host.output_reference(path) for path in _last_samples(result)]}, "result": _outputs(result)}
+    shown = _last_samples(result) or [result.run_dir / "loss.png"]
+    return {"ui": {"images": [host.output_reference(path) for path in shown]}, "result": _outputs(result)}
 
 
 def job_config(

@@ -51,8 +51,10 @@ def test_train(pack: Pack) -> None:
 
 
 def test_without_samples_the_curve_is_shown(pack: Pack) -> None:
-    *_, samples, curve = pack.call("TrainLora", **inputs(pack))["result"]
+    answer = pack.call("TrainLora", **inputs(pack))
+    *_, samples, curve = answer["result"]
     assert len(samples) == 1 and torch.equal(samples[0], curve)
+    assert answer["ui"]["images"] == [{"filename": "loss.png", "subfolder": "lora_furnace/cat", "type": "output"}]
 
 
 def test_the_sections_of_a_chain_reach_the_training(pack: Pack) -> None:
