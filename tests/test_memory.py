@@ -257,8 +257,8 @@ def test_an_error_that_is_kept_keeps_no_model(job, monkeypatch):
 
     models, load = [], run.load_base
 
-    def loaded(*arguments):
-        model = load(*arguments)
+    def loaded(*arguments, **options):
+        model = load(*arguments, **options)
         models.append(weakref.ref(model.unet))
         return model
 

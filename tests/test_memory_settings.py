@@ -7,9 +7,10 @@ import tiny
 import torch
 
 from trainer import train
-from trainer.events import StepDone, Warned
-from trainer.families import storage
+from trainer.events import CacheProgress, StepDone, Warned
+from trainer.families import FAMILIES, find_family, load_base, storage
 from trainer.families.sd import StableDiffusion
+from trainer.families.storage import StoredLayer
 
 METHOD = {"rank": 4, "alpha": 4, "conv_rank": 2}
 
@@ -113,3 +114,44 @@ def test_checkpoint_every_alone_is_named_as_without_effect(job):
     events: list = []
     train(job(train={"steps": 1, "precision": "fp32", "device": "cpu"}, memory={"checkpoint_every": 2}), listen=events.append)
     assert any("memory.checkpoint_every: has no effect" in event.text for event in events if isinstance(event, Warned))
+
+
+def test_the_unet_comes_to_the_device_when_the_encoders_have_done_their_work(job, monkeypatch):
+    from trainer import run
+    from trainer.families import Model
+
+    models: list[Model] = []
+    load = run.load_base
+
+    def loaded(*arguments, **options):
+        models.append(load(*arguments, **options))
+        return models[-1]
+
+    def listen(event):
+        if isinstance(event, (CacheProgress, StepDone)):
+            stored = any(isinstance(layer, StoredLayer) for layer in models[0].unet.modules())
+            seen.append((type(event).__name__, stored, models[0].text_encoders != {}))
+
+    seen: list[tuple[str, bool, bool]] = []
+    monkeypatch.setattr(run, "load_base", loaded)
+    only_unet = {**METHOD, "train_text_encoder": False}
+    train(job(method=only_unet, memory={"weights": "int8"}, train={"steps": 1, "precision": "fp32", "device": "cpu"}), listen=listen)
+    assert set(seen) == {("CacheProgress", False, True), ("StepDone", True, False)}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_encoding_takes_the_unet_into_account_where_it_waits(job, monkeypatch, device):
+    """On a GPU it waits in the computer's memory; on the CPU that is the same memory."""
+    from trainer import estimate
+
+    monkeypatch.setattr(estimate, "resolve_device", lambda _: torch.device(device))
+    config = job(train={"precision": "fp32"})
+    family = find_family(config.base.checkpoint, "auto", FAMILIES)
+    model = load_base(family, config.base, torch.device("meta"), torch.float32, config.memory)
+    unet, encoders = (
+        sum(tensor.numel() * 4 for network in networks for tensor in network.parameters())
+        for networks in ([model.unet], [model.vae, *model.text_encoders.values()])
+    )
+    found = estimate.estimate(config, family, model, (64, 64)).encoding_mib * 2**20
+    least = encoders + (unet if device == "cpu" else 0)
+    assert least < found < least + unet

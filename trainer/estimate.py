@@ -36,7 +36,9 @@ class Estimate:
     trained_mib: float  # trained weights and the optimizer's state
     activations_mib: float  # of one micro-batch at the worst moment: what the backward pass needs, and gradients
     loading_mib: float  # on the CPU, where weights are whole before they are stored otherwise; else 0
-    encoding_mib: float  # while pictures and captions are encoded: all networks, and the largest picture on its way
+    encoding_mib: (
+        float  # while pictures and captions are encoded: the encoders, on the CPU the UNet too, and the largest picture on its way
+    )
     drawing_mib: float  # while a sample picture is drawn; 0 where none is
     file_mib: float  # the saved file
 
@@ -54,10 +56,10 @@ class Estimate:
 
 def estimate(config: TrainConfig, family: Family, model: Model, largest_bucket: tuple[int, int]) -> Estimate:
     """For a model that was loaded on the meta device; it is used up by the estimate."""
-    networks = [model.unet, *model.text_encoders.values(), model.vae]
-    stored_here = config.memory.weights != "full" and resolve_device(config.train.device).type == "cpu"
-    loading = sum(map(whole_bytes, networks)) if stored_here else 0
-    encoding = sum(map(device_bytes, networks)) + _encoding(family, model, largest_bucket)
+    encoders, on_cpu = [*model.text_encoders.values(), model.vae], resolve_device(config.train.device).type == "cpu"
+    waiting = whole_bytes(model.unet) if on_cpu else 0  # it comes to the device when the encoders have done their work
+    loading = waiting + sum(map(whole_bytes, encoders)) if on_cpu and config.memory.weights != "full" else 0
+    encoding = waiting + sum(map(device_bytes, encoders)) + _encoding(family, model, largest_bucket)
     method = METHODS[config.method.kind](config.method, config.optimizer)
     method.attach(family, model, config.train.seed)
     if config.train.gradient_checkpointing:

@@ -20,7 +20,7 @@ from .distributed import ALONE, Team
 from .errors import OutOfMemory, OutputError, ResumeMismatch, RunFolderBusy, Stopped, first_line
 from .evaluate.block_chart import draw_blocks
 from .events import BlocksPlanned, DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned, ignore
-from .families import FAMILIES, Family, Model, find_family, load_base
+from .families import FAMILIES, Family, Model, bring_unet, find_family, load_base
 from .feed import Feed, caches_text, fill_caches, reading_of
 from .files import clear_leftovers, replacing, require_space, write_text
 from .ladder import Ladder
@@ -80,7 +80,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         plan = make_plan(config, stop, team)
         warnings = list(dict.fromkeys([*warnings, *check_length(config, plan.total_steps), *without_effect(plan)]))
         listen(Status(f"loading the model on {device} in {config.train.precision}"))
-        model = load_base(family, config.base, device, DTYPES[config.train.precision], config.memory)
+        model = load_base(family, config.base, device, DTYPES[config.train.precision], config.memory, unet_waits=True)
         objective = make_objective(config.loss, config.noise, model.schedule)
         model.tokenizer = model.reader(reading_of(config.dataset.captions))
         mark = fingerprint(config, plan.digest(), model.identity, plan.total_steps, team.size)
@@ -105,6 +105,7 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
             stack.callback(method.detach)
             wanted = requests(config.sample, config.dataset.resolution)
             prompts = _release_encoders(family, model, method, feed, wanted)
+            bring_unet(model, config.memory)
             keeper = Keeper(plan, family, model, method, feed, prompts, wanted, run_dir, mark, started, tell, stop)
             job = _job(plan, family, model, method, feed, objective, keeper, state, tell, stop, team)
             finished = _train(job, keeper)

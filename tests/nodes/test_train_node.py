@@ -162,8 +162,8 @@ def test_out_of_memory_keeps_nothing(pack: Pack, monkeypatch: pytest.MonkeyPatch
     run, loop = (importlib.import_module(f"{pack.module.__name__}.trainer.{name}") for name in ("run", "loop"))
     networks, load = [], run.load_base
 
-    def loaded(*arguments: Any) -> Any:
-        model = load(*arguments)
+    def loaded(*arguments: Any, **options: Any) -> Any:
+        model = load(*arguments, **options)
         networks.extend(weakref.ref(network) for network in (model.unet, model.vae, *model.text_encoders.values()))
         return model
 

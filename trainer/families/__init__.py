@@ -2,7 +2,7 @@
 
 from .base import PROMPT, AdapterTarget, Conditioning, Family, FamilySpec, Model, Reading, join
 from .detect import find_family
-from .loading import load_base
+from .loading import bring_unet, load_base
 from .sd import StableDiffusion
 from .sd_specs import SD2, SD15, SDXL
 
@@ -19,5 +19,6 @@ __all__ = [
     "Reading",
     "find_family",
     "join",
+    "bring_unet",
     "load_base",
 ]

@@ -15,6 +15,7 @@ from .storage import store_weights
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def check_loras(base: BaseSection) -> list[str]:
@@ -23,34 +24,54 @@ def check_loras(base: BaseSection) -> list[str]:
     return [f"base.loras.{number}.file: {file} is not a file" for number, file in missing]
 
 
-def load_base(family: Family, base: BaseSection, device: torch.device, dtype: torch.dtype, memory: MemorySection | None = None) -> Model:
+def load_base(
+    family: Family,
+    base: BaseSection,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: MemorySection | None = None,
+    *,
+    unet_waits: bool = False,
+) -> Model:
     """The model of a configuration with its LoRAs merged: W + strength · ΔW, added in float32 and rounded once.
 
     Tensors that no layer took are noted on it. ModelFileError where a file is for another model. Networks on the meta device
     stay as they are. Where `memory` has weights stored otherwise than whole, they are merged first, and never whole on the device.
+    Where the UNet waits, the largest network is not on the device while pictures and captions are encoded, until `bring_unet`.
     """
     import torch
 
-    stored = memory is not None and (memory.weights != "full" or memory.offload > 0)
-    model = family.load(base, torch.device("cpu") if stored and device.type != "meta" else device, dtype)
+    model = family.load(base, device if device.type == "meta" else torch.device("cpu"), dtype)
     if device.type != "meta":
         for lora in base.loras:
             _merge(family, model, Path(lora.file).expanduser(), lora.strength)
-    if memory is not None and stored:
-        _store(model, memory, device)
+    memory = memory or MemorySection()
+    model.device = device
+    for name, encoder in model.text_encoders.items():
+        _place(encoder, memory.weights, 0.0, device)
+        model.identity[name] += _stored_as(memory)
+    model.identity["unet"] += _stored_as(memory)
+    if model.vae is not None:  # it stays whole: it is small, and pictures show it
+        model.vae.to(device)
+    if not unet_waits:
+        bring_unet(model, memory)
     return model
 
 
-def _store(model: Model, memory: MemorySection, device: torch.device) -> None:
-    """Store the frozen networks' weights, and take the rest to the device. The VAE stays whole: it is small, and pictures show it."""
-    for part, network in {"unet": model.unet, **model.text_encoders}.items():
-        store_weights(network, memory.weights, memory.offload if part == "unet" else 0.0, device)
-        network.to(device)
-        if memory.weights != "full":
-            model.identity[part] += f" {memory.weights}"
-    if model.vae is not None:
-        model.vae.to(device)
-    model.device = device
+def bring_unet(model: Model, memory: MemorySection) -> None:
+    """Take the UNet of a model that was loaded without it to the model's device, stored as `memory` says."""
+    _place(model.unet, memory.weights, memory.offload, model.device)
+
+
+def _place(network: nn.Module, weights: str, offload: float, device: torch.device) -> None:
+    if weights != "full" or offload > 0:
+        store_weights(network, weights, offload, device)
+    network.to(device)
+
+
+def _stored_as(memory: MemorySection) -> str:
+    """What tells a network with stored weights from a whole one."""
+    return "" if memory.weights == "full" else f" {memory.weights}"
 
 
 def _merge(family: Family, model: Model, file: Path, strength: float) -> None:
