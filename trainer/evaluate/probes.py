@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .canvas import Canvas
 
 PARTS = 8  # noise levels per picture: the middle of each of so many equal parts of the range
-MOST_PICTURES = 16  # of each kind
+MOST_PICTURES, MOST_LEARNED = 16, 8  # held-out and training pictures; every statement of measure rests on the former
+ASKED = 4  # pictures whose answers are compared with the model's own
 KEPT_ATTRIBUTES = 3  # those that the model without the LoRA reacts to most
 # Words that a training set seldom has; those that it has are left out.
 ATTRIBUTES = (
@@ -53,6 +54,11 @@ class Probe:
     change: float
     survival: float | None  # mean over the attributes; None without any
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Probe:
+        """What `asdict` made, from JSON."""
+        return cls(**{**values, **{name: tuple(values[name]) for name in ("held_out", "training")}})
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -62,6 +68,17 @@ class Evidence:
     files: dict[Path, tuple[Probe, ...]]
     trigger: str
     attributes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        files = {str(file): [asdict(probe) for probe in probes] for file, probes in self.files.items()}
+        return {"base": asdict(self.base), "files": files, "trigger": self.trigger, "attributes": list(self.attributes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Evidence:
+        """What `as_dict` made."""
+        files = {Path(file): tuple(Probe.from_dict(probe) for probe in probes) for file, probes in values["files"].items()}
+        return cls(Probe.from_dict(values["base"]), files, values["trigger"], tuple(values["attributes"]))
 
 
 @dataclass(frozen=True)
@@ -126,48 +143,58 @@ class _Prober:
     def __init__(self, canvas: Canvas, feed: Feed, trigger: str, attributes: list[str]):
         self._canvas, self.attributes, self._trigger = canvas, attributes, trigger
         size = feed.plan.config.dataset.batch_size
-        self._held_out = _questions(feed, size, canvas.model)
-        self._training = _questions(replace(feed, plan=_training_as_held_out(feed.plan)), size, canvas.model)
-        self._asked = [question for question in (self._held_out or self._training) if question.picture < 4]
+        held_out = replace(feed, plan=_first_held_out(feed.plan, MOST_PICTURES))
+        training = replace(feed, plan=_training_as_held_out(feed.plan))
+        self._held_out, self._training = _questions(held_out, size, canvas.model), _questions(training, size, canvas.model)
+        asked = held_out if self._held_out else training
+        # Where the noise is strong enough for words to decide.
+        self._open = _questions(replace(asked, plan=_first_held_out(asked.plan, ASKED)), size, canvas.model, range(PARTS // 2, PARTS))
         self._answers: list[Tensor] = []  # without a LoRA
         self._reactions: dict[str, list[Tensor]] = {}
 
     def start(self, keep: int) -> Probe:
         """The model alone; attributes that it hardly reacts to are left out."""
-        self._answers = [answer for _, answer in map(self._answer, self._asked)]
-        reactions = {attribute: self._reaction(attribute) for attribute in self.attributes}
+        held_out, training, self._answers = self._look()
+        reactions = self._react(self.attributes)
         strength = {attribute: _square(parts, parts) for attribute, parts in reactions.items()}
         self.attributes = sorted(self.attributes, key=lambda attribute: -strength[attribute])[:keep]
         self._reactions = {attribute: reactions[attribute] for attribute in self.attributes}
-        return Probe(0.0, self._losses(self._held_out), self._losses(self._training), 0.0, 1.0 if self.attributes else None)
+        return Probe(0.0, held_out, training, 0.0, 1.0 if self.attributes else None)
 
     def probe(self, strength: float) -> Probe:
-        changes = [answer - before for (_, answer), before in zip(map(self._answer, self._asked), self._answers, strict=True)]
+        held_out, training, answers = self._look()
+        changes = [answer - before for answer, before in zip(answers, self._answers, strict=True)]
         change = (_square(changes, changes) / max(_square(self._answers, self._answers), 1e-12)) ** 0.5
         shares = []
-        for attribute, before in self._reactions.items():
-            shares.append(_square(self._reaction(attribute), before) / max(_square(before, before), 1e-12))
-        survival = sum(shares) / len(shares) if shares else None
-        return Probe(strength, self._losses(self._held_out), self._losses(self._training), change, survival)
+        for attribute, parts in self._react(self.attributes).items():
+            before = self._reactions[attribute]
+            shares.append(_square(parts, before) / max(_square(before, before), 1e-12))
+        return Probe(strength, held_out, training, change, sum(shares) / len(shares) if shares else None)
 
-    def _losses(self, questions: list[_Question]) -> tuple[float, ...]:
-        """One per picture: the mean over its noise levels."""
-        found: dict[int, list[float]] = {}
-        for question in questions:
-            losses, _ = self._answer(question)
-            found.setdefault(question.picture, []).extend(losses)
-        return tuple(sum(losses) / len(losses) for losses in found.values())
+    def _look(self) -> tuple[tuple[float, ...], tuple[float, ...], list[Tensor]]:
+        """The loss of each held-out and each training picture, means over their noise levels; the answers about the first few."""
+        losses: list[tuple[float, ...]] = []
+        answers: list[Tensor] = []
+        for questions in (self._held_out, self._training):
+            found: dict[int, list[float]] = {}
+            for question in questions:
+                own, answer = self._answer(question)
+                found.setdefault(question.picture, []).extend(own)
+                if question.picture < ASKED and questions is (self._held_out or self._training):
+                    answers.append(answer)
+            losses.append(tuple(sum(values) / len(values) for values in found.values()))
+        return losses[0], losses[1], answers
 
-    def _reaction(self, attribute: str) -> list[Tensor]:
-        """What the attribute's words change, where the noise is strong enough for words to decide."""
-        middle = self._canvas.model.schedule.num_timesteps // 2
-        parts = []
-        for question in self._asked:
-            high = question.timesteps >= middle
-            if bool(high.any()):
-                with_words, plain = (self._answer(question, text)[1] for text in (f"{self._trigger} {attribute}", self._trigger))
-                parts.append((with_words - plain)[high])
-        return parts
+    def _react(self, attributes: Sequence[str]) -> dict[str, list[Tensor]]:
+        """What each attribute's words change."""
+        if not attributes:
+            return {}
+        plain = [self._answer(question, self._trigger)[1] for question in self._open]
+
+        def change(text: str) -> list[Tensor]:
+            return [self._answer(question, text)[1] - before for question, before in zip(self._open, plain, strict=True)]
+
+        return {attribute: change(f"{self._trigger} {attribute}") for attribute in attributes}
 
     def _answer(self, question: _Question, text: str | None = None) -> tuple[list[float], Tensor]:
         """Loss of each sample, and the model's answer, for the caption or another text."""
@@ -217,29 +244,29 @@ def _square(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
 def _training_as_held_out(plan: Plan) -> Plan:
     """The plan with some of its training pictures, evenly over the set, in the place of the held-out ones."""
     learned = [number for number, record in enumerate(plan.records) if not record.regularization]
-    step = max(1, -(-len(learned) // MOST_PICTURES))
+    step = max(1, -(-len(learned) // MOST_LEARNED))
     chosen = learned[::step]
     records, places = (tuple(values[number] for number in chosen) for values in (plan.records, plan.placements))
     return replace(plan, held_out=records, held_out_placements=places)
 
 
-def _questions(feed: Feed, size: int, model: Any) -> list[_Question]:
-    """Every held-out picture at every noise level, in batches of one picture."""
+def _first_held_out(plan: Plan, most: int) -> Plan:
+    return replace(plan, held_out=plan.held_out[:most], held_out_placements=plan.held_out_placements[:most])
+
+
+def _questions(feed: Feed, size: int, model: Any, parts: range = range(PARTS)) -> list[_Question]:
+    """Every held-out picture at the noise levels of `parts`, in batches of one picture."""
     import torch
 
-    feed = replace(feed, plan=replace(
-        feed.plan, held_out=feed.plan.held_out[:MOST_PICTURES], held_out_placements=feed.plan.held_out_placements[:MOST_PICTURES]
-    ))  # fmt: skip
     count = model.schedule.num_timesteps
-    levels = [int((part + 0.5) / PARTS * count) for part in range(PARTS)]
     batches = list(feed.validation(PARTS))
     size = min(size, PARTS)
     result = []
     for picture in range(len(batches) // PARTS):
-        own = batches[picture * PARTS : (picture + 1) * PARTS]
-        for start in range(0, PARTS, size):
-            part = own[start : start + size]
-            result.append(_Question(_together(part), torch.tensor(levels[start : start + size]), picture))
+        for start in range(0, len(parts), size):
+            asked = parts[start : start + size]
+            timesteps = torch.tensor([int((part + 0.5) / PARTS * count) for part in asked])
+            result.append(_Question(_together([batches[picture * PARTS + part] for part in asked]), timesteps, picture))
     return result
 
 
