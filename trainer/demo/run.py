@@ -45,7 +45,8 @@ class DemoResult:
     def lines(self) -> list[str]:
         """What `demo` prints at the end."""
         lines = [f"LoRA:  {self.training.artefact}", f"log:   {self.training.run_dir}", f"grid:  {self.grid or 'not drawn'}"]
-        return [*lines, self.sentence()] if self.heldout else lines
+        lines += [self.sentence()] if self.heldout else []
+        return [*lines, f"Which file at which strength: python -m trainer advise {self.training.run_dir}"]
 
     def sentence(self) -> str:
         """What the held-out pictures say."""
