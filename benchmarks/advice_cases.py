@@ -103,14 +103,14 @@ def measured(name: str, seed: int, out: Path, listen: ConsoleListener) -> Eviden
 
 
 def record(names: list[str], seeds: list[int], out: Path) -> None:
-    """Keep what was measured, to five digits and without folders."""
-    found: dict[str, Any] = {"made by": "python benchmarks/advice_cases.py --record, which trains the demo base"}
+    """Keep what was measured, to five digits and without folders, beside what is recorded of other cases and seeds."""
+    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     for name in names:
         for seed in seeds:
             evidence = measured(name, seed, out, ConsoleListener())
             evidence = replace(evidence, files={Path(file.name): probes for file, probes in evidence.files.items()})
             found[f"{name}-{seed}"] = json.loads(json.dumps(evidence.as_dict()), parse_float=lambda text: float(f"{float(text):.5g}"))
-    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items())
+    lines = (f"{json.dumps(key)}: {json.dumps(found[key])}" for key in sorted(found))
     write_text(RECORD, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
