@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from .compiled import Compilation
 from .distributed import ALONE, Team
 from .errors import NonFiniteLoss, OutOfMemory, first_line
 from .events import BANDS, Listener, LossNotFinite, StepDone, StopCheck, Warned
@@ -95,6 +96,7 @@ class Job:
     scaler: LossScaler
     averaging: Averaging
     ladder: Ladder
+    compilation: Compilation
     periodic: list[Task]
     listen: Listener
     stop: StopCheck
@@ -174,7 +176,8 @@ def _gradients(job: Job, batches: list[Batch], count: int) -> list[Sample] | Non
     readings = []
     for batch in [piece for whole in batches for piece in whole.pieces(job.ladder.micro_batch)]:
         job.method.before_forward(batch.seeds)
-        losses = batch_loss(job.family, job.model, batch, job.objective)
+        with job.compilation.on():
+            losses = batch_loss(job.family, job.model, batch, job.objective)
         readings.append((Readback(losses), batch))
         job.scaler.backward(losses.sum() / count)
         if job.stop():

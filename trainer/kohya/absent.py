@@ -45,7 +45,6 @@ NOT_NEEDED: dict[str, tuple[str, ...]] = {
         "ddp_static_graph",
         "deepspeed",
         "zero_stage",
-        "torch_compile",
     ),
     "adapters always train in float32": ("full_fp16", "full_bf16"),
     "the VAE never runs in fp16": ("no_half_vae", "sdxl_no_half_vae"),
@@ -56,7 +55,7 @@ NOT_NEEDED: dict[str, tuple[str, ...]] = {
 
 # What nothing here does.
 NO_COUNTERPART: dict[str, tuple[str, ...]] = {
-    "is not there yet: the frozen model stays in the training precision": ("fp8_base", "fp8_base_unet", "blocks_to_swap"),
+    "counts blocks of other models; memory.offload is the share of the weights that stays in the computer's memory": ("blocks_to_swap",),
     "is not there: every run logs to its own folder": (
         "logging_dir",
         "log_with",
