@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer import draw_grid
@@ -23,28 +24,29 @@ from trainer.evaluate.strength import strength_plan
 from trainer.evaluate.xyz import GridPlan
 from trainer.events import CellDrawn, Event
 
+Clock = Callable[[], float]
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
-def plain_samples(base: BaseSection, plan: GridPlan, file: Path, precision: str, count: int) -> list[float]:
+def plain_samples(base: BaseSection, plan: GridPlan, file: Path, precision: str, count: int, clock: Clock) -> list[float]:
     """Seconds of each picture after the first."""
     seconds = []
     with open_canvas(base, precision=precision) as canvas:
         canvas.use(file)
         for _ in range(count + 1):
-            start = time.perf_counter()
+            start = clock()
             canvas.draw(plan.prompts[0])
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
     return seconds[1:]
 
 
-def cells(base: BaseSection, plan: GridPlan, precision: str) -> tuple[list[float], list[float]]:
+def cells(base: BaseSection, plan: GridPlan, precision: str, clock: Clock) -> tuple[list[float], list[float]]:
     """Seconds of each cell whose file was there already, and of each for which a file was read; without the very first."""
     moments: list[float] = []
 
     def note(event: Event) -> None:
         if isinstance(event, CellDrawn):
-            moments.append(time.perf_counter())
+            moments.append(clock())
 
     with tempfile.TemporaryDirectory() as folder:
         shelf = FolderShelf(Path(folder), model=Path(base.checkpoint))
@@ -62,14 +64,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--precision", default="fp32")
+    text = "count processor time, which other programs disturb less; with OMP_NUM_THREADS=1, and not for GPUs"
+    parser.add_argument("--processor-time", action="store_true", help=text)
     options = parser.parse_args()
+    clock = time.process_time if options.processor_time else time.perf_counter
     base = BaseSection(checkpoint=options.checkpoint, tokenizer=options.tokenizer)
     sample = SampleSection.model_validate({"prompts": ["a big zibu on a blue background"], "cfg": 3, "steps": options.steps})
     plan = strength_plan(options.lora, STRENGTHS, sample, (options.size, options.size))
 
-    plain = plain_samples(base, plan, options.lora[0], options.precision, len(STRENGTHS))
-    same, changed = cells(base, plan, options.precision)
-    plain += plain_samples(base, plan, options.lora[-1], options.precision, len(STRENGTHS))
+    plain = plain_samples(base, plan, options.lora[0], options.precision, len(STRENGTHS), clock)
+    same, changed = cells(base, plan, options.precision, clock)
+    plain += plain_samples(base, plan, options.lora[-1], options.precision, len(STRENGTHS), clock)
     usual = statistics.median(plain)
     print(f"plain sample: median {usual:.3f} s of {len(plain)}, {min(plain):.3f} to {max(plain):.3f}")
     for name, values in (("cell, other strength", same), ("cell, other file", changed)):
