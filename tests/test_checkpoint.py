@@ -195,3 +195,11 @@ def test_a_relative_warmup_counts_the_length_even_at_a_constant_rate(job):
     assert fingerprint(config, "data", {}, 10) != fingerprint(config, "data", {}, 20)
     config = job(schedule={"kind": "constant_with_warmup", "warmup": 2})
     assert fingerprint(config, "data", {}, 10) == fingerprint(config, "data", {}, 20)
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_was_at_its_default(job, tmp_path):
+    now = fingerprint(job(), "data", {"vae": "v"}, 4)
+    save_state(tmp_path, STATE, {key: mark for key, mark in now.items() if key not in ("train.compile", "noise.offset")})
+    assert load_state(tmp_path, now).step == 7
+    with pytest.raises(ResumeMismatch, match="train.compile: was 'off', now 'default'$"):
+        load_state(tmp_path, now | {"train.compile": "default"})

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .config import TrainConfig
+from .config import BaseSection, DatasetSection, FolderSection, TrainConfig
 from .errors import ModelFileError, ResumeMismatch, first_line
 from .files import replacing, require_space, write_bytes
 from .metadata import with_hashes
@@ -113,6 +113,7 @@ def load_state(run_dir: Path, fingerprint: Mapping[str, Any]) -> State | None:
         raise ResumeMismatch(f"{path} was written by another version (state format {version}); start without --resume")
     # An earlier version may have counted what is harmless.
     saved = {key: mark for key, mark in value["fingerprint"].items() if key in fingerprint or not _is_among(key, HARMLESS)}
+    saved = {key: default for key, default in _defaults().items() if key in fingerprint} | saved  # nor may it have known each setting
     differences = {
         key: f"{key}: was {saved.get(key)!r}, now {fingerprint.get(key)!r}"
         for key in sorted(set(saved) | set(fingerprint))
@@ -143,6 +144,13 @@ def fingerprint(
     flat |= {f"method.{name}": value for name, value in METHODS[config.method.kind].mark(config.method, length).items()}
     flat["schedule.warmup_steps"] = warmup_steps(config.schedule, length)
     return flat | {f"base.{part}": digest for part, digest in model_identity.items()}
+
+
+def _defaults() -> dict[str, Any]:
+    """Flat names and values of the settings that need not be given."""
+    flat: dict[str, Any] = {}
+    _flatten("", TrainConfig(base=BaseSection(checkpoint="-"), dataset=DatasetSection(folders=(FolderSection(path="-"),))).as_dict(), flat)
+    return flat
 
 
 def _flatten(prefix: str, value: Any, into: dict[str, Any]) -> None:
