@@ -48,6 +48,13 @@ def test_a_curve_with_a_base_runs_from_a_quarter_to_one_and_a_quarter():
     assert (values[0], values[-1]) == (0.25, 1.25)
 
 
+@pytest.mark.parametrize("curve", ["cosine", "reverse_linear"])
+def test_a_falling_curve_ends_at_nothing(curve):
+    """Exactly: a block whose weight is above 0 is trained, however small it is."""
+    values = list(part_values(curve, STABLE_DIFFUSION, "down", "here").values())
+    assert (values[0], values[-1]) == (1.0, 0.0)
+
+
 WRONG_PARTS = [
     (
         STABLE_DIFFUSION,

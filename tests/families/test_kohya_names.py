@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from real_size import targets_of
 
 from trainer.adapters import ADAPTERS, LayerShape
 from trainer.adapters.inject import fresh_layers
-from trainer.families import FAMILIES, Model
+from trainer.families import FAMILIES
 
 GOLDEN = Path(__file__).parents[1] / "golden"  # kohya_<family>.json: [key, shape of lora_down, shape of lora_up], rank 4
 RANK = 4
@@ -22,20 +22,6 @@ COUNTS = {
     "sd2": {"text_encoder": (138, 1_695_744), "unet": (192, 1_728_512)},
     "sdxl": {"text_encoder": (72, 663_552), "text_encoder_2": (192, 2_949_120), "unet": (722, 10_639_360)},
 }
-
-
-@cache
-def targets_of(family: str):
-    """The layers of the real architecture, without memory for the weights."""
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    spec, device = FAMILIES[family].spec, torch.device("meta")
-    with device:
-        unet = UNet2DConditionModel(**spec.configs["unet"])
-        encoders = {part.name: CLIPTextModel(CLIPTextConfig(**spec.configs[part.name])) for part in spec.text_parts}
-    rest = {"vae": None, "tokenizer": None, "schedule": None, "clip_skip": 1, "identity": {}, "files": {}}
-    return FAMILIES[family].adapter_targets(Model(spec, unet, encoders, device=device, dtype=torch.float32, **rest))
 
 
 @pytest.mark.parametrize("family", COUNTS)

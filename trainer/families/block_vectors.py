@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .blocks import BlockTable
 
 CURVES: Mapping[str, Callable[[float], float]] = {  # of a place between 0, the first block, and 1, the last
-    "cosine": lambda place: math.cos(math.pi / 2 * place),
+    "cosine": lambda place: math.sin(math.pi / 2 * (1 - place)),  # exactly 0 at the end, so that the last block is left out
     "sine": lambda place: math.sin(math.pi / 2 * place),
     "linear": lambda place: place,
     "reverse_linear": lambda place: 1 - place,
