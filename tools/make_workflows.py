@@ -298,9 +298,10 @@ BUILD = """(nodes) => {
     node.pos = [spec.left, bottom[spec.left] ?? 0]
     bottom[spec.left] = node.pos[1] + node.size[1] + 60
   }
-  const saved = graph.serialize()
+  const saved = JSON.parse(JSON.stringify(graph.serialize())) // without what is undefined: older frontends warn of null in its place
   saved.extra = {}
   delete saved.id // every copy would share it
+  for (const node of saved.nodes) if (node.type === 'PreviewImage') node.outputs = [] // older versions of ComfyUI know none
   return saved
 }"""
 

@@ -66,6 +66,25 @@ def test_there_are_workflows() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_files_hold_what_every_frontend_reads(path: Path) -> None:
+    """A null is nothing but a missing link: older frontends show a warning about others, and know no output of Preview Image."""
+    nulls: set[str] = set()
+
+    def look(value: Any, name: str) -> None:
+        if value is None:
+            nulls.add(name)
+        for key, part in value.items() if isinstance(value, dict) else ():
+            look(part, key)
+        for part in value if isinstance(value, list) else ():
+            look(part, name)
+
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    look(workflow, "")
+    assert nulls <= {"link", "links"}
+    assert not any(node["outputs"] for node in workflow["nodes"] if node["type"] == "PreviewImage")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflow(comfy: Comfy, page: Page, model_files: None, path: Path) -> None:
     open_workflow(page, path)
     assert red_nodes(page) == []
