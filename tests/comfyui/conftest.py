@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from checkpoints import random_checkpoint
 from frontend import launched_browser, opened_page, why_no_browser
 from harness import Comfy, running_comfy
 
@@ -34,6 +35,14 @@ def comfy(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         running.append(started)
         yield started
         running.remove(started)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(comfy: Comfy) -> str:
+    """A random checkpoint in the form of Stable Diffusion 1.5, under a name that Load Checkpoint lists."""
+    file = comfy.base / "models/checkpoints/lora_furnace_test.safetensors"
+    file.symlink_to(random_checkpoint(comfy.base))
+    return file.name
 
 
 @pytest.fixture(scope="session")

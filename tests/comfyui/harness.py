@@ -31,7 +31,7 @@ FOLDERS = (
 )
 # Without these the first page load opens the template browser over the canvas.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped"}
-START_SECONDS = 180
+START_SECONDS = 400
 Json = dict[str, Any]
 
 

@@ -85,6 +85,8 @@ def screenshot(page: Page, name: str) -> None:
 
 @pytest.fixture(params=[False, True], ids=["classic nodes", "Nodes 2.0"])
 def page(request: pytest.FixtureRequest, browser: Browser, comfy: Comfy):
+    if request.param and comfy.get("/system_stats")["system"]["comfyui_version"].startswith("0.3."):
+        pytest.skip("the frontend of 2025, where Nodes 2.0 were an experiment, does not show the bars in them")
     with opened_page(browser, comfy, {"Comfy.VueNodes.Enabled": request.param}) as opened:
         yield opened
         assert page_errors(opened) == []

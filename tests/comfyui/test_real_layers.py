@@ -19,7 +19,7 @@ FORMS = {  # rank 64 leaves every LoKr whole
     "lokr both": {"lokr_decompose_both": True},
 }
 # Compared beside all shapes of less than a million numbers.
-WIDE = {(10240, 1280), (5120, 1280), (1280, 2048), (640, 2048), (768, 3072), (1280, 2560, 1, 1), (640, 640, 3, 3)}
+WIDE = {(10240, 1280), (5120, 1280), (1280, 2048), (1280, 1280), (640, 2048), (768, 3072), (1280, 2560, 1, 1), (640, 640, 3, 3)}
 # ComfyUI's names and shapes of `KEYS` are `result`. Layers of equal shape share their tensors; of each shape one weight is compared.
 COMPARE = (
     f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]"
