@@ -94,6 +94,14 @@ def test_the_probe_of_a_writable_folder_is_gone(tmp_path):
     assert (tmp_path / "new").is_dir() and content(tmp_path / "new") == {}
 
 
+def test_a_folder_that_shall_not_be_made_is_not(tmp_path):
+    require_writable(tmp_path / "new" / "deep", "save.dir", make=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match=r"save\.dir: .*file"):
+        require_writable(tmp_path / "file" / "out", "save.dir", make=False)
+
+
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path):
     assert free_bytes(tmp_path / "not" / "there") == pytest.approx(free_bytes(tmp_path), rel=0.2)
     assert free_bytes(tmp_path) > 0

@@ -85,12 +85,15 @@ class CheckReport:
 
 
 def check(config: TrainConfig) -> CheckReport:
-    """Look at settings, model header, pictures and captions; raises what `train` would raise."""
+    """Look at settings, model header, pictures and captions; raises what `train` would raise.
+
+    Nothing is written but what is remembered of pictures, in the folder of the caches.
+    """
     warnings = check_settings(config)
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
     check_family(config, family.spec)
     run_dir = run_dir_of(config)
-    check_places(config, run_dir, resume=True)
+    check_places(config, run_dir, resume=True, make=False)
     taken = existing_artefacts(config)
     warnings += [f"save.name: {taken[0]} exists already; train would refuse this name without --resume"] if taken else []
     plan = make_plan(config)

@@ -58,11 +58,16 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def require_writable(folder: Path, setting: str) -> None:
-    """OutputError if files cannot be made in `folder`; the folder is made if need be."""
-    probe = folder / f".write_test_{os.getpid()}"
+def require_writable(folder: Path, setting: str, *, make: bool = True) -> None:
+    """OutputError if files cannot be made in `folder`.
+
+    A folder that is missing is made; if it shall not be, the nearest one above it that is there is tried instead.
+    """
+    place = folder if make else _nearest_existing(folder)
+    probe = place / f".write_test_{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
     except OSError as error:
         raise OutputError(f"{setting}: {_explain(folder, error)}") from error
@@ -82,8 +87,12 @@ def require_space(folder: Path, size: int, what: str) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Free space on the disk of `folder`, or of its nearest existing parent."""
-    existing = next(candidate for candidate in (folder, *folder.absolute().parents) if candidate.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_nearest_existing(folder)).free
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest one above it that exists."""
+    return next(candidate for candidate in (path, *path.absolute().parents) if candidate.exists())
 
 
 def _explain(path: Path, error: OSError) -> str:

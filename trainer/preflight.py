@@ -93,11 +93,11 @@ def _memory_warnings(config: TrainConfig) -> list[str]:
     return warnings
 
 
-def check_places(config: TrainConfig, run_dir: Path, resume: bool) -> None:
-    """The output folders can be written, and no file of this name would be replaced."""
+def check_places(config: TrainConfig, run_dir: Path, resume: bool, *, make: bool = True) -> None:
+    """The output folders can be written, and no file of this name would be replaced. With `make`, the folders are made."""
     folder = Path(config.save.dir).expanduser().absolute()
-    require_writable(folder, "save.dir")
-    require_writable(run_dir, "save.run_dir")
+    require_writable(folder, "save.dir", make=make)
+    require_writable(run_dir, "save.run_dir", make=make)
     found = [] if resume else existing_artefacts(config)
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
