@@ -69,7 +69,7 @@ def make(job, tmp_path):
             sample={"prompts": ["a"], "steps": 1, "size": 64, "every_epochs": None},
             validate={"split": 0.2},
             save={"name": "shared", "dir": str(folder), "every_epochs": None, "every_steps": 2},
-            method={"rank_dropout": 0.2, "train_text_encoder": False},
+            method={"dropout": 0.2, "rank_dropout": 0.2, "module_dropout": 0.2, "train_text_encoder": False},
             optimizer={"kind": "sgd", "lr": 0.5},  # AdamW makes as much of a rounding error as of a gradient
         ).as_dict()
         plain["dataset"]["batch_size"] = batch_size

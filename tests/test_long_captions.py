@@ -87,3 +87,24 @@ def test_emphasis_acts_where_it_is_read_and_is_spelling_elsewhere(base, sdxl, tm
     emphasised = {loss(f"a {red} cat", True) for red in ("(red:1.5)", "(red)")}
     assert len(emphasised) == 2 and plain not in emphasised
     assert loss("a (red:1.5) cat", False) not in {plain, *emphasised}
+
+
+def test_captions_of_unequal_length_meet_their_own_dropout(base, tmp_path):
+    """One caption of a chunk with emphasis and one of three, as a batch and one after the other."""
+    folder = one_picture(tmp_path / "both", "a (red:1.5) cat")
+    Image.new("RGB", (64, 64), (20, 60, 200)).save(folder / "b.png")
+    (folder / "b.txt").write_text("z" * 200, encoding="utf-8")
+    losses = []
+    for size in (2, 1):
+        config = tiny.job(
+            base,
+            folder,
+            tmp_path,
+            dataset={"captions": {"max_tokens": 225, "weighted": True}, "batch_size": 2},
+            method={"rank": 2, "train_unet": False, "dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.3},
+            optimizer={"kind": "sgd", "lr": 0.5},
+            memory={"micro_batch": size},
+            save={"name": f"by {size}"},
+        )
+        losses.append(train(config).losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -122,6 +122,19 @@ def test_smaller_portions_of_the_same_batch(job, monkeypatch):
     assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-4
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_portions_drop_what_the_whole_batch_drops(job, dora):
+    section = {"dataset": {**job().dataset.model_dump(mode="json"), "batch_size": 4, "buckets": {"enabled": False}}}
+    section["method"] = {"rank": 4, "dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.3, "dora": dora}
+    section["optimizer"] = {"kind": "sgd", "lr": 0.5}  # AdamW makes as much of a rounding error as of a gradient
+    whole = train(job(save={"name": "whole", "dtype": "fp32"}, **section))
+    for size in (1, 3):
+        parts = train(job(save={"name": f"by {size}", "dtype": "fp32"}, memory={"micro_batch": size}, **section))
+        assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
+        first, second = tiny.tensors_of(whole.artefact), tiny.tensors_of(parts.artefact)
+        assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5
+
+
 def test_a_setting_starts_with_small_portions(job):
     section = {"dataset": {**job().dataset.model_dump(mode="json"), "batch_size": 4, "buckets": {"enabled": False}}}
     whole = train(job(save={"name": "whole", "dtype": "fp32"}, **section))

@@ -31,10 +31,18 @@ def joined(adapter: str = "lora", module: nn.Module | None = None) -> tuple[nn.M
 def test_the_same_seeds_drop_the_same_and_others_do_not():
     rates = DropoutRates(0.3, 0.3, 0.3)
     first, again, other = (draw_drops(rates, KEYS, seeds, CPU) for seeds in ((1, 2), (1, 2), (3, 2)))
-    assert all(a.whole == b.whole and a.seed == b.seed and torch.equal(a.ranks, b.ranks) for a, b in zip(first, again, strict=True))
-    assert [a.whole for a in first] != [a.whole for a in other]
+    assert all(a.seeds == b.seeds and torch.equal(a.ranks, b.ranks) for a, b in zip(first, again, strict=True))
+    assert [left_out(a) for a in first] == [left_out(a) for a in again]
+    assert [left_out(a)[0] for a in first] != [left_out(a)[0] for a in other]
+    assert [left_out(a)[1] for a in first] == [left_out(a)[1] for a in other]
+    assert first[0].seeds[0] != other[0].seeds[0] and first[0].seeds[1] == other[0].seeds[1]
     assert not torch.equal(first[0].ranks[0], other[0].ranks[0])
     assert torch.equal(first[0].ranks[1], other[0].ranks[1])  # the second sample is the same
+
+
+def left_out(drops: Drops) -> list[bool]:
+    """Of two samples, which do without the adapter."""
+    return [drops.whole] * 2 if drops.without is None else drops.without.tolist()
 
 
 def test_shares_and_scales_are_those_asked_for():
@@ -42,11 +50,13 @@ def test_shares_and_scales_are_those_asked_for():
     ranks = torch.stack([drop.ranks for drop in drops])
     assert ranks.shape == (400, 2, RANK) and sorted(ranks.unique().tolist()) == pytest.approx([0.0, 1 / 0.75])
     assert float((ranks == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
-    assert sum(drop.whole for drop in drops) / 400 == pytest.approx(0.4, abs=0.08)
-    dropped = drops[0].of(torch.ones(200, 100))
+    assert sum(sum(left_out(drop)) for drop in drops) / 800 == pytest.approx(0.4, abs=0.06)
+    assert sum(drop.whole for drop in drops) / 400 == pytest.approx(0.4**2, abs=0.06)
+    dropped = drops[0].of(torch.ones(4, 100, 100))
     assert float((dropped == 0).float().mean()) == pytest.approx(0.2, abs=0.02)
     assert dropped.max().item() == pytest.approx(1.25)
-    assert torch.equal(dropped, drops[0].of(torch.ones(200, 100)))  # as a recomputed pass needs it
+    assert torch.equal(dropped, drops[0].of(torch.ones(4, 100, 100)))  # as a recomputed pass needs it
+    assert torch.equal(dropped[0], dropped[1]) and not torch.equal(dropped[1], dropped[2])  # two rows of each sample
 
 
 def test_dropped_ranks_take_no_part_in_their_sample():
@@ -54,7 +64,7 @@ def test_dropped_ranks_take_no_part_in_their_sample():
     (layer,) = adapters.layers
     down, up = (layer.tensors[f"lora_{name}.weight"] for name in ("down", "up"))
     kept = torch.tensor([[2.0] * 4 + [0.0] * 4, [0.0] * 4 + [2.0] * 4])
-    layer.drops = Drops(seed=1, ranks=kept)
+    layer.drops = Drops((1, 2), ranks=kept)
     x = torch.randn(2, 3, 12)
     for sample, ranks in ((0, slice(0, 4)), (1, slice(4, 8))):
         delta = up[:, ranks] @ down[ranks] * 2 * layer.scale
@@ -69,7 +79,7 @@ def test_dropped_ranks_of_a_convolution():
     (layer,) = adapters.layers
     x, kept = torch.randn(2, 6, 4, 4), torch.tensor([[1.0] * RANK, [0.0] * RANK])
     with_all = module(x)
-    layer.drops = Drops(seed=1, ranks=kept)
+    layer.drops = Drops((1, 2), ranks=kept)
     torch.testing.assert_close(module(x)[0], with_all[0])
     torch.testing.assert_close(module(x)[1], type(module).forward(module, x)[1])
 
@@ -80,11 +90,40 @@ def test_dropped_inputs_and_layers(adapter):
     (layer,) = adapters.layers
     x = torch.randn(4, 12)
     plain = type(module).forward(module, x)
-    layer.drops = Drops(seed=3, inputs=0.5)
+    layer.drops = Drops((3, 4), inputs=0.5)
     expected = plain + F.linear(layer.drops.of(x), layer.delta())
     torch.testing.assert_close(module(x), expected, rtol=1e-3, atol=1e-3)
-    layer.drops = Drops(seed=3, whole=True)
+    layer.drops = Drops((3, 4), whole=True)
     assert torch.equal(module(x), plain)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("module", [nn.Linear(12, 10), nn.Conv2d(6, 5, 3)], ids=["linear", "conv"])
+@pytest.mark.parametrize("adapter", ["lora", "loha", "lokr", "dylora"])
+def test_samples_in_portions_drop_what_they_drop_together(adapter, module, dora):
+    """Three samples of two rows each; the layer is left out by some of them."""
+    module.requires_grad_(False)
+    adapters = AdapterSet(fresh_layers(ADAPTERS[adapter], [("key", module)], RANK, 4.0, seed=1, with_magnitude=dora))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    adapters.attach()
+    adapters.cast(torch.float32)
+    rates = DropoutRates(0.3, 0.3 * ADAPTERS[adapter].drops_ranks, 0.5)
+    x = torch.randn(6, 12) if isinstance(module, nn.Linear) else torch.randn(6, 6, 4, 4)
+    plain, seen = type(module).forward(module, x), set()
+    for seeds in ((1, 2, 3), (4, 5, 6), (7, 8, 9)):
+        adapters.drop(rates, seeds)
+        together = module(x)
+        for number, seed in enumerate(seeds):
+            adapters.drop(rates, [seed])
+            own = slice(2 * number, 2 * number + 2)
+            torch.testing.assert_close(module(x[own]), together[own])
+            seen.add(torch.equal(together[own], plain[own]))
+            assert adapters.layers[0].drops.whole == torch.equal(together[own], plain[own])
+    adapters.detach()
+    assert seen == {True, False}
 
 
 def test_without_seeds_or_rates_nothing_is_dropped():

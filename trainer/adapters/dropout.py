@@ -1,8 +1,11 @@
-"""Dropout of adapters: of their inputs, of ranks, of whole layers. Everything drawn is a function of seeds and the layer's key."""
+"""Dropout of adapters: of their inputs, of ranks, of whole layers. What is drawn for a sample follows from its seed and the layer's key.
+
+So it does not matter in which portions, or by which of several processes, the samples of a batch go through the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,40 +25,61 @@ class DropoutRates:
 
 @dataclass(frozen=True)
 class Drops:
-    """What one layer's adapter drops in one micro-batch."""
+    """What one layer's adapter drops in one micro-batch of B samples, each of which has as many rows of a layer's input as the others."""
 
-    seed: int
+    seeds: tuple[int, ...]  # one per sample, this layer's own
     inputs: float = 0.0
     ranks: Tensor | None = None  # (B, rank) factors: 0, or 1 / (1 - rate) where the rank is kept
-    whole: bool = False
+    whole: bool = False  # all samples do without the adapter
+    without: Tensor | None = None  # (B,) bool: which do, where some do
 
     def of(self, x: Tensor) -> Tensor:
         """Inputs of any shape with a share of the numbers zero and the others scaled up, so that the mean stays.
 
-        A pass that is computed again, as gradient checkpointing does, drops the same numbers.
+        The rows of a sample, such as the parts of a long caption, lose the same, however many there are. A pass that is
+        computed again, as gradient checkpointing does, drops the same numbers.
         """
         if not self.inputs:
             return x
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.inputs
-        return x * kept.to(x.dtype).mul_(1 / (1 - self.inputs))
+        generators = [torch.Generator(x.device).manual_seed(seed) for seed in self.seeds]
+        drawn = torch.stack([torch.rand(x.shape[1:], generator=generator, device=x.device) for generator in generators])
+        factors = (drawn >= self.inputs).to(x.dtype).mul_(1 / (1 - self.inputs))
+        return x * by_row(factors, x)
+
+    def choose(self, changed: Tensor, plain: Callable[[], Tensor]) -> Tensor:
+        """The layer's output with the adapter, and that without it for the samples that do without."""
+        if self.without is None:
+            return changed
+        return torch.where(by_row(self.without, changed).view(-1, *[1] * (changed.dim() - 1)), plain(), changed)
+
+
+def by_row(values: Tensor, rows: Tensor) -> Tensor:
+    """One value for each row of a layer's input or output, out of (B, …) values for the samples that the rows belong to."""
+    return values if len(values) == len(rows) else values.repeat_interleave(len(rows) // len(values), dim=0, output_size=len(rows))
 
 
 def draw_drops(rates: DropoutRates, layers: Sequence[tuple[str, int]], seeds: Sequence[int], device: torch.device) -> list[Drops]:
-    """The drops of layers (key, rank) for a micro-batch whose samples have these seeds.
-
-    Ranks are dropped for each sample by itself, inputs and layers follow from the first sample's seed.
-    """
+    """The drops of layers (key, rank) for a micro-batch whose samples have these seeds."""
     ranks = _ranks(rates.ranks, [rank for _, rank in layers], seeds, device) if rates.ranks else [None] * len(layers)
+    left_out = [[derive(seed, "layer dropout", key) < rates.layers * 2**63 for seed in seeds] for key, _ in layers if rates.layers]
+    left_out = left_out or [[False]] * len(layers)
+    some = [any(row) and not all(row) for row in left_out]
+    rows = iter(_moved([row for row, mixed in zip(left_out, some, strict=True) if mixed], device))
     return [
         Drops(
-            seed=derive(seeds[0], "input dropout", key),
+            seeds=tuple(derive(seed, "input dropout", key) for seed in seeds) if rates.inputs else (),
             inputs=rates.inputs,
             ranks=kept,
-            whole=derive(seeds[0], "layer dropout", key) < rates.layers * 2**63,
+            whole=all(row),
+            without=next(rows) if mixed else None,
         )
-        for (key, _), kept in zip(layers, ranks, strict=True)
+        for (key, _), kept, row, mixed in zip(layers, ranks, left_out, some, strict=True)
     ]
+
+
+def _moved(rows: list[list[bool]], device: torch.device) -> Iterable[Tensor]:
+    """All rows copied to the device at once."""
+    return torch.tensor(rows).to(device, non_blocking=True).unbind() if rows else ()
 
 
 def _ranks(rate: float, ranks: list[int], seeds: Sequence[int], device: torch.device) -> list[Tensor]:

@@ -55,12 +55,14 @@ class AdapterLayer:
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes the place of the layer's forward while the adapter is attached."""
-        if self.drops is not None and self.drops.whole:
+        if not self.live or (self.drops is not None and self.drops.whole):
             return self._plain(x)
-        if self.factor is not None and self.live:
-            return self._forward_dora(x, self.factor)
-        output = self._plain(x)
-        return self._add(x, output, self.scale * self.strength) if self.live else output
+        if self.factor is not None:
+            output = self._forward_dora(x, self.factor)
+            return output if self.drops is None else self.drops.choose(output, lambda: self._plain(x))
+        plain = self._plain(x)
+        output = self._add(x, plain, self.scale * self.strength)
+        return output if self.drops is None else self.drops.choose(output, lambda: plain)
 
     def _plain(self, x: Tensor) -> Tensor:
         return self.inner(x) if self.inner else type(self.module).forward(self.module, x)

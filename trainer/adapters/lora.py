@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Adapter, LayerShape, Tensors, tucker, uniform
+from .dropout import by_row
 
 DOWN, MID, UP = "lora_down.weight", "lora_mid.weight", "lora_up.weight"
 
@@ -77,7 +78,7 @@ def _spread(ranks: Tensor, inner: Tensor, dim: int) -> Tensor:
 
     A text encoder reads a long caption in several parts; then a sample has several rows.
     """
-    rows = ranks[:, : inner.shape[dim]].repeat_interleave(len(inner) // len(ranks), dim=0).to(inner.dtype)
+    rows = by_row(ranks[:, : inner.shape[dim]], inner).to(inner.dtype)
     shape = [len(inner)] + [1] * (inner.dim() - 1)
     shape[dim] = inner.shape[dim]
     return rows.view(shape)

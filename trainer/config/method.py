@@ -50,7 +50,7 @@ class AdapterSection(Section):
     exclude: Patterns = option((), "Leave out layers by the same rule; it counts more than `include`.", advanced=True)
     dropout: Float = option(0.0, "Share of the adapter's inputs that is dropped at each use.", ge=0, le=0.99, step=0.05, advanced=True)
     rank_dropout: Float = option(0.0, "Share of the ranks that is dropped for each picture.", ge=0, le=0.99, step=0.05, advanced=True)
-    module_dropout: Float = option(0.0, "Share of the layers that is left out of each batch.", ge=0, le=0.99, step=0.05, advanced=True)
+    module_dropout: Float = option(0.0, "Share of the layers that is left out for each picture.", ge=0, le=0.99, step=0.05, advanced=True)
     max_norm: Float | None = option(
         None, "Longest change of a layer (Frobenius norm): after each step longer ones are scaled down to it.", gt=0, le=1000, advanced=True
     )

@@ -77,23 +77,25 @@ def encode_texts(
     """
     import torch
 
-    rows = [chunk for chunks in texts for chunk in chunks]
-    weighted = any(weight != 1 for chunk in rows for _, weight in chunk)
-    ids = torch.tensor([tokenizer.row(chunk, part.pad) for chunk in [*rows, *[[]] * weighted]], dtype=torch.long)
+    weighted = any(weight != 1 for chunks in texts for chunk in chunks for _, weight in chunk)
+    # As many rows for each text, so that what adapters draw for a sample meets its rows; the last is the empty text to weigh against.
+    count = max(map(len, texts)) + weighted
+    rows = [chunk for chunks in texts for chunk in (*chunks, *[[]] * (count - len(chunks)))]
+    ids = torch.tensor([tokenizer.row(chunk, part.pad) for chunk in rows], dtype=torch.long)
     device = next(encoder.parameters()).device
-    ends = torch.tensor([len(chunk) + 1 for chunk in rows] + [1] * weighted, device=device)
+    ends = torch.tensor([len(chunk) + 1 for chunk in rows], device=device)
     hidden, pooled = hidden_states(encoder, part, ids.to(device), ends, clip_skip)
+    hidden = hidden.unflatten(0, (len(texts), count))  # (B, rows, positions, width)
     if weighted:
         padded = [[1.0, *(weight for _, weight in chunk)] for chunk in rows]
-        weights = torch.tensor([row + [1.0] * (tokenizer.positions - len(row)) for row in padded], device=device)[..., None]
-        states, empty = hidden[:-1].float(), hidden[-1].float()
+        weights = torch.tensor([row + [1.0] * (tokenizer.positions - len(row)) for row in padded], device=device)
+        weights = weights.view(len(texts), count, -1, 1)
+        states, empty = hidden.float(), hidden[:, -1:].float()
         hidden = torch.where(weights == 1, states, (states - empty) * weights + empty).to(hidden.dtype)
-    result, start = [], 0
-    for chunks in texts:
-        states = hidden[start : start + len(chunks)].flatten(0, 1)[None]
-        result.append((states, pooled[start : start + 1] if pooled is not None else None))
-        start += len(chunks)
-    return result
+    return [
+        (hidden[number, : len(chunks)].flatten(0, 1)[None], pooled[number * count : number * count + 1] if pooled is not None else None)
+        for number, chunks in enumerate(texts)
+    ]
 
 
 def hidden_states(encoder: Any, part: TextPart, ids: Tensor, ends: Tensor, clip_skip: int) -> tuple[Tensor, Tensor | None]:
