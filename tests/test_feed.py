@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,33 @@ def test_cached_and_fresh_texts_give_equal_losses(job, pictures):
     assert runs[0].losses == pytest.approx(runs[1].losses, rel=1e-4)
 
 
+def test_pictures_are_decoded_while_others_are_encoded(job, monkeypatch):
+    """The encoder has its second picture only after the last one was decoded."""
+    from trainer import feed
+
+    loaded, load, encode = threading.Event(), feed.load_pixels, StableDiffusion.encode_images
+    paths, encoded = [], []
+
+    def counted(path, *rest):
+        paths.append((path, threading.current_thread()))
+        pixels = load(path, *rest)
+        if len(paths) == 5:
+            loaded.set()
+        return pixels
+
+    def waiting(self, model, pixels):
+        encoded.append(threading.current_thread())
+        assert len(encoded) != 1 or loaded.wait(60), "nothing was decoded meanwhile"
+        return encode(self, model, pixels)
+
+    monkeypatch.setattr(feed.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(feed, "load_pixels", counted)
+    monkeypatch.setattr(StableDiffusion, "encode_images", waiting)
+    train(job(train={"steps": 1, "precision": "fp32", "device": "cpu"}))
+    assert len(encoded) == len(paths) == 5
+    assert not set(encoded) & {thread for _, thread in paths}
+
+
 def test_a_second_run_encodes_nothing_again(job):
     def encoded(name: str, **sections) -> dict[str, int]:
         events = []
@@ -161,5 +189,5 @@ def test_models_that_know_sizes_are_told_of_the_picture_its_crop_and_its_bucket(
     from trainer.data.views import View
     from trainer.feed import _sizes
 
-    record = Record(Path("a.png"), "", "none", 256, 120, 1, Path())
+    record = Record(Path("a.png"), "", "none", 256, 120, 1, Path(), "")
     assert _sizes(record, View(Placement(bucket=(64, 48), resized=(104, 49), crop=(20, 1)))) == (120, 256, 1, 20, 48, 64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from .config import CaptionSection, TrainConfig
 from .data.buckets import LATENT_PIXELS
-from .data.cache import TensorCache, file_digest, latent_key, mask_key, text_key
+from .data.cache import TensorCache, latent_key, mask_key, text_key
 from .data.captions import plain, texts_in_use, varies, vary
 from .data.loader import prefetch
 from .data.records import Record
@@ -128,8 +129,7 @@ class Feed:
         mask = record.mask
         if self.latents is None or not mask:
             return load_mask(record.path, mask.path, mask.alpha, view, self.latent_pixels)
-        digest = file_digest(mask.path) if mask.path else None
-        key = mask_key(file_digest(record.path), digest, mask.alpha, view.placement, view.flip, self.latent_pixels)
+        key = mask_key(record.digest, mask.digest, mask.alpha, view.placement, view.flip, self.latent_pixels)
         if (found := self.cache.get(key)) is None:
             found = {"mask": load_mask(record.path, mask.path, mask.alpha, view, self.latent_pixels)}
             with contextlib.suppress(OutputError):  # a full disk only means that it is made again next time
@@ -212,13 +212,14 @@ def _fill_latents(
     background, identity, dtype = plan.config.dataset.background, model.identity["vae"], model.vae.dtype
 
     def key(record: Record, view: View) -> str:
-        return latent_key(file_digest(record.path), view.placement, identity, dtype, view.flip, background=background)
+        return latent_key(record.digest, view.placement, identity, dtype, view.flip, background=background)
 
     keys = {(record.path, view.flip): key(record, view) for record, view in jobs}
     missing = [(record, view) for record, view in jobs if cache.get(keys[record.path, view.flip]) is None]
     size = sum(4 * math.prod(family.latent_shape(model, view.placement.bucket)) for _, view in missing)
     require_space(cache.folder, size, f"dataset.cache.dir: latents of {len(missing)} pictures")
-    with closing(prefetch(missing, lambda job: load_pixels(job[0].path, job[1], background), ahead=8, threads=2)) as decoded:
+    threads = min(8, os.cpu_count() or 4)  # a GPU encodes faster than two threads decode large photographs
+    with closing(prefetch(missing, lambda job: load_pixels(job[0].path, job[1], background), 2 * threads, threads)) as decoded:
         for done, ((record, view), pixels) in enumerate(zip(missing, decoded, strict=False), start=1):
             if stop():
                 break

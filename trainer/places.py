@@ -17,3 +17,8 @@ def cache_dir_of(config: TrainConfig) -> Path:
     """The folder of encoded pictures and captions."""
     given = config.dataset.cache.dir
     return Path(given).expanduser().absolute() if given else Path(config.save.dir).expanduser().absolute() / ".lora_furnace_cache"
+
+
+def picture_memory_of(config: TrainConfig) -> Path:
+    """The folder in which it is remembered what was found out about pictures."""
+    return cache_dir_of(config) / "known"

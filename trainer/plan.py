@@ -10,12 +10,12 @@ from functools import cached_property
 
 from .config import FolderSection, TrainConfig
 from .data.buckets import Placement, place
-from .data.cache import file_digest
 from .data.records import Record, Scan, scan
 from .data.sampler import epoch_repeats, plan_epoch
 from .distributed import ALONE, Team
 from .errors import DatasetError, Stopped
 from .events import StopCheck, never
+from .places import picture_memory_of
 from .seeds import derive
 
 
@@ -83,8 +83,8 @@ class Plan:
     def digest(self) -> str:
         """Changes when a picture, caption, repeat count, bucket, mask or role of a picture in the job changes."""
         parts = [
-            (role, file_digest(record.path), record.caption, record.repeats, placement.bucket, placement.resized, placement.crop)
-            + ((record.mask.alpha, file_digest(record.mask.path) if record.mask.path else None) if record.mask else ())
+            (role, record.digest, record.caption, record.repeats, placement.bucket, placement.resized, placement.crop)
+            + ((record.mask.alpha, record.mask.digest) if record.mask else ())
             + (("regularization",) if record.regularization else ())
             for role, records, placements in (
                 ("train", self.records, self.placements),
@@ -114,7 +114,7 @@ class Plan:
 
 def make_plan(config: TrainConfig, stop: StopCheck = never, team: Team = ALONE) -> Plan:
     """Scan the folders and lay out the run. DatasetError where there is nothing to train on."""
-    scanned = scan(config.dataset, stop)
+    scanned = scan(config.dataset, stop, picture_memory_of(config))
     if scanned.stopped:
         raise Stopped
     if not scanned.records:
@@ -153,11 +153,11 @@ def without_effect(plan: Plan) -> list[str]:
 def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: StopCheck) -> tuple[Record, ...]:
     """The pictures of `validate.folder`, read like the training pictures."""
     folder = config.validation.folder or ""
-    found = scan(config.dataset.model_copy(update={"folders": (FolderSection(path=folder),)}), stop)
+    found = scan(config.dataset.model_copy(update={"folders": (FolderSection(path=folder),)}), stop, picture_memory_of(config))
     if not found.records:
         raise DatasetError(f"validate.folder: {folder} holds no picture that can be used")
-    trained = {file_digest(record.path) for record in training}
-    both = [record.path.name for record in found.records if file_digest(record.path) in trained]
+    trained = {record.digest for record in training}
+    both = [record.path.name for record in found.records if record.digest in trained]
     if both:
         raise DatasetError(f"validate.folder: {both[0]} is trained on too, so its loss would say nothing; take it out of one folder")
     return found.records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import unicodedata
 
@@ -31,6 +32,10 @@ def dataset(*folders, **settings):
     return DatasetSection(folders=tuple(f if isinstance(f, dict) else {"path": str(f)} for f in folders), **settings)
 
 
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def names(items):
     return [item.path.name for item in items]
 
@@ -47,8 +52,8 @@ def test_a_plain_folder(tmp_path):
     found = scan(dataset({"path": str(tmp_path / "pics"), "repeats": 7}))
     folder = tmp_path / "pics"
     assert found.records == (
-        Record(folder / "a.jpg", "a red fox", "a.txt", 70, 64, 7, folder),
-        Record(folder / "b.png", "a blue bird", "b.txt", 30, 50, 7, folder),
+        Record(folder / "a.jpg", "a red fox", "a.txt", 70, 64, 7, folder, digest(folder / "a.jpg")),
+        Record(folder / "b.png", "a blue bird", "b.txt", 30, 50, 7, folder, digest(folder / "b.png")),
     )
     assert found.skipped == found.warnings == found.empty_captions == ()
     assert not found.stopped

@@ -113,11 +113,12 @@ def test_long_lists_are_cut_with_a_count(tmp_path):
     assert lines[start + LISTED + 1] == "  and 3 more"
 
 
-def test_duplicates_need_equal_bytes_not_just_equal_length(tmp_path):
-    for name, data in {"a": b"12", "b": b"21", "c": b"12", "d": b"123"}.items():
-        (tmp_path / name).write_bytes(data)
-    paths = [tmp_path / name for name in "abcda"]
-    assert find_duplicates(paths) == ((tmp_path / "a", tmp_path / "c"),)
+def test_duplicates_are_different_files_with_equal_bytes(tmp_path):
+    """Two of four pictures of the same size; a folder that is given twice makes no duplicates."""
+    for name, colour in {"a": "red", "b": "blue", "c": "red", "d": "green"}.items():
+        picture(tmp_path / f"{name}.png", (64, 64), colour)
+    config = DatasetSection(folders=({"path": str(tmp_path)},) * 2, resolution=64, captions={"missing": "empty"})
+    assert find_duplicates(scan(config).records) == ((tmp_path / "a.png", tmp_path / "c.png"),)
 
 
 def test_held_out_pictures_are_looked_at_but_not_counted_as_trained(config):

@@ -12,7 +12,7 @@ from trainer.data.tags import count_tags, in_order, tag_list
 
 
 def record(caption, **more):
-    return Record(Path("a.png"), caption, "a.txt", 64, 64, 3, Path(), **more)
+    return Record(Path("a.png"), caption, "a.txt", 64, 64, 3, Path(), "", **more)
 
 
 @pytest.mark.parametrize(

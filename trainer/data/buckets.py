@@ -64,7 +64,7 @@ def obstacle(width: int, height: int, config: DatasetSection) -> str | None:
     """Why a picture of this size cannot be trained on, in words for a person; None if it can."""
     if width < 1 or height < 1:
         return f"it has no pixels ({width}x{height})"
-    longest = max(max(size) for size in _table(config))
+    longest = _longest_side(_table(config))
     short = min(width, height) * longest / max(width, height)
     if short < LATENT_PIXELS:
         return (
@@ -97,14 +97,26 @@ def nearest_bucket(width: int, height: int, config: DatasetSection) -> Size:
 
     In a tie the larger bucket wins, then the one that lies the way `resolution` does.
     """
+    return _nearest(width, height, _table(config), portrait=config.resolution[0] <= config.resolution[1])
+
+
+@functools.lru_cache(maxsize=100_000)  # a dataset is placed several times
+def _nearest(width: int, height: int, table: tuple[Size, ...], portrait: bool) -> Size:
     aspect = math.log(width / height)
-    portrait = config.resolution[0] <= config.resolution[1]
+    away = [round(abs(other - aspect), 9) for other in _log_aspects(table)]
+    least = min(away)
+    tied = [size for size, distance in zip(table, away, strict=True) if distance == least]
+    return min(tied, key=lambda size: (-size[0] * size[1], (size[0] <= size[1]) != portrait, size))
 
-    def distance(size: Size) -> tuple[float, int, bool, Size]:
-        away = round(abs(math.log(size[0] / size[1]) - aspect), 9)
-        return away, -size[0] * size[1], (size[0] <= size[1]) != portrait, size
 
-    return min(_table(config), key=distance)
+@functools.lru_cache(maxsize=64)
+def _log_aspects(table: tuple[Size, ...]) -> tuple[float, ...]:
+    return tuple(math.log(width / height) for width, height in table)
+
+
+@functools.lru_cache(maxsize=64)
+def _longest_side(table: tuple[Size, ...]) -> int:
+    return max(max(size) for size in table)
 
 
 def enlarged(width: int, height: int, placement: Placement) -> bool:
@@ -131,7 +143,7 @@ def _without_upscale(width: int, height: int, config: DatasetSection) -> Size:
     """
     table = _table(config)
     step = min(config.buckets.step, *nearest_bucket(width, height, config))
-    longest = max(max(size) for size in table)
+    longest = _longest_side(table)
     area = config.resolution[0] * config.resolution[1]
     sides = [min(longest, _floor(side, step)) for side in (width, height)]
     while sides[0] * sides[1] > area:

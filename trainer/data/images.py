@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 from ..config import Size
 from ..errors import DatasetError
 from .buckets import Placement
+from .cache import file_digest
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # a closed list: Pillow would hand a disguised EPS to Ghostscript
 EXIF_ORIENTATION = 0x0112
@@ -51,6 +52,20 @@ def verify(path: Path) -> None:
         image.load()
 
 
+def look(path: Path) -> tuple[int, int, bool, str]:
+    """Upright width and height, whether there is an alpha channel, and sha256 of a whole picture; DamagedPicture where it is not."""
+    width, height = read_size(path)
+    verify(path)
+    with _opened(path) as image:
+        return width, height, _has_alpha(image), file_digest(path)
+
+
+def look_at_mask(path: Path) -> tuple[int, int, bool, str]:
+    """Upright width and height, whether anything is not black, and sha256 of a mask; DamagedPicture where it cannot be read."""
+    mask = open_mask(path)
+    return mask.width, mask.height, mask.getextrema()[1] != 0, file_digest(path)
+
+
 def open_rgb(path: Path, background: str) -> Image.Image:
     """The picture upright, in RGB, transparent parts over `background` (a colour name or #rrggbb)."""
     with _opened(path) as image:
@@ -74,12 +89,6 @@ def open_alpha(path: Path) -> Image.Image | None:
         image.load()
         alpha = image.convert("RGBA").getchannel("A")
     return alpha.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else alpha
-
-
-def has_alpha(path: Path) -> bool:
-    """Whether a picture has an alpha channel, from its header alone."""
-    with _opened(path) as image:
-        return _has_alpha(image)
 
 
 def resize(image: Image.Image, placement: Placement, size: Size | None = None, *, mask: bool = False) -> Image.Image:

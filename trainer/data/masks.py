@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import DatasetSection, Size
 from ..errors import DatasetError
 from .folders import Group, composed, first_few, list_folder
-from .images import DamagedPicture, has_alpha, open_mask
+from .images import DamagedPicture, look_at_mask
+from .known import KnownFiles
 
 _SHAPE_TOLERANCE = 0.02  # of the aspect ratio; rounding when a mask was made smaller stays below it
 
@@ -20,6 +21,7 @@ class Mask:
 
     path: Path | None = None
     alpha: bool = False
+    digest: str | None = field(default=None, compare=False)  # sha256 of the file
 
     def __bool__(self) -> bool:
         return self.path is not None or self.alpha
@@ -53,21 +55,22 @@ class MaskFiles:
         return [f"{self.group.masks}: masks without a picture of the same name: {first_few(names)}"] if names else []
 
 
-def read_mask(picture: Path, size: Size, file: Path | None, use_alpha: bool) -> tuple[Mask, list[str]]:
-    """The mask of a picture of upright `size`, and warnings. DamagedPicture where the mask cannot be read."""
-    warnings = []
+def read_mask(picture: Path, size: Size, file: Path | None, alpha: bool, known: KnownFiles) -> tuple[Mask, list[str]]:
+    """The mask of a picture of upright `size`, with its `alpha` channel or without, and warnings.
+
+    DamagedPicture where the mask cannot be read.
+    """
+    warnings, digest = [], None
     if file is not None:
         try:
-            shape = open_mask(file)
+            width, height, anything, digest = known.facts(file, "masks", look_at_mask)
         except DamagedPicture as error:
             raise DamagedPicture(picture, f"its mask {file} cannot be used: {error.reason}") from None
-        if shape.getextrema()[1] == 0:
+        if not anything:
             warnings.append(f"mask {file} is black everywhere, so nothing of its picture is learned")
-        if abs(shape.width * size[1] / (shape.height * size[0]) - 1) > _SHAPE_TOLERANCE:
-            warnings.append(
-                f"mask {file} has another shape ({shape.width}x{shape.height}) than its picture ({size[0]}x{size[1]}) and is stretched"
-            )
-    return Mask(file, use_alpha and has_alpha(picture)), warnings
+        if abs(width * size[1] / (height * size[0]) - 1) > _SHAPE_TOLERANCE:
+            warnings.append(f"mask {file} has another shape ({width}x{height}) than its picture ({size[0]}x{size[1]}) and is stretched")
+    return Mask(file, alpha, digest), warnings
 
 
 def about_masks(config: DatasetSection, masks: Sequence[tuple[Path, Mask]], files: Iterable[MaskFiles]) -> list[str]:

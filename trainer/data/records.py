@@ -14,7 +14,8 @@ from ..events import StopCheck, never
 from .buckets import check_buckets, enlarged, nearest_bucket, obstacle, place, share_kept
 from .captions import read_caption, without_effect, without_frame
 from .folders import IMAGE_SUFFIXES, CaptionFiles, Group, find_groups, first_few, unread_pictures
-from .images import DamagedPicture, read_size, strict_decoding, verify
+from .images import DamagedPicture, look, strict_decoding
+from .known import KnownFiles
 from .loader import prefetch
 from .masks import Mask, MaskFiles, about_masks, read_mask
 
@@ -35,6 +36,7 @@ class Record:
     height: int
     repeats: int
     folder: Path
+    digest: str  # sha256 of the file
     mask: Mask = Mask()
     regularization: bool = False
 
@@ -72,6 +74,7 @@ class _Reading:
     group: Group
     path: Path
     size: Size
+    digest: str
     damage: str | None
     mask: Mask
     caption: str
@@ -85,8 +88,11 @@ class _Reading:
         return "class_words" if general else config.captions.missing
 
 
-def scan(config: DatasetSection, stop: StopCheck = never) -> Scan:
-    """Read every picture and caption. DatasetError for folders without pictures and by the `refuse` settings."""
+def scan(config: DatasetSection, stop: StopCheck = never, memory: Path | None = None) -> Scan:
+    """Read every picture and caption. DatasetError for folders without pictures and by the `refuse` settings.
+
+    What is found out about pictures is remembered in the folder `memory`, so that unchanged ones are not decoded again.
+    """
     if problems := check_buckets(config):
         raise ConfigError(problems)
     groups, warnings = _find_all(config)
@@ -97,12 +103,18 @@ def scan(config: DatasetSection, stop: StopCheck = never) -> Scan:
     jobs = [(group, path) for group in groups for path in group.listing.pictures]
     readings: list[_Reading] = []
     stopped = False
-    reader = prefetch(jobs, lambda job: _read(*job, files[job[0].folder], masks[id(job[0])].of(job[1]), config), 4 * threads, threads)
+    known = KnownFiles(memory)
+
+    def read(job: tuple[Group, Path]) -> _Reading:
+        return _read(*job, files[job[0].folder], masks[id(job[0])].of(job[1]), config, known)
+
+    reader = prefetch(jobs, read, 4 * threads, threads)
     with strict_decoding(), closing(reader) as results:
         for reading in results:
             readings.append(reading)
             if stopped := stop():
                 break
+    known.save()
     records, skipped = _sort(readings, config)
     if not stopped:
         _refuse(readings, config)
@@ -147,14 +159,14 @@ def _find_all(config: DatasetSection) -> tuple[list[Group], list[str]]:
     return groups, warnings
 
 
-def _read(group: Group, path: Path, files: CaptionFiles, mask_file: Path | None, config: DatasetSection) -> _Reading:
+def _read(group: Group, path: Path, files: CaptionFiles, mask_file: Path | None, config: DatasetSection, known: KnownFiles) -> _Reading:
     """Everything about one picture that needs the disk; runs in a thread."""
-    size, damage, mask = (0, 0), None, Mask()
+    size, digest, damage, mask = (0, 0), "", None, Mask()
     warnings: list[str] = []
     try:
-        size = read_size(path)
-        verify(path)
-        mask, warnings = read_mask(path, size, mask_file, config.alpha_mask)
+        *sides, alpha, digest = known.facts(path, "pictures", look)
+        size = (sides[0], sides[1])
+        mask, warnings = read_mask(path, size, mask_file, config.alpha_mask and alpha, known)
     except DamagedPicture as error:
         damage = error.reason
     empty: list[Path] = []
@@ -167,9 +179,9 @@ def _read(group: Group, path: Path, files: CaptionFiles, mask_file: Path | None,
         if warning:
             warnings.append(warning)
         if text:
-            return _Reading(group, path, size, damage, mask, text, file, tuple(warnings), tuple(empty))
+            return _Reading(group, path, size, digest, damage, mask, text, file, tuple(warnings), tuple(empty))
         empty.append(file)
-    return _Reading(group, path, size, damage, mask, "", None, tuple(warnings), tuple(empty))
+    return _Reading(group, path, size, digest, damage, mask, "", None, tuple(warnings), tuple(empty))
 
 
 def _sort(readings: Iterable[_Reading], config: DatasetSection) -> tuple[list[Record], list[Skipped]]:
@@ -187,7 +199,7 @@ def _sort(readings: Iterable[_Reading], config: DatasetSection) -> tuple[list[Re
             skipped.append(Skipped(reading.path, reason))
         else:
             group = reading.group
-            more = (group.repeats, group.folder, reading.mask, group.regularization)
+            more = (group.repeats, group.folder, reading.digest, reading.mask, group.regularization)
             records.append(Record(reading.path, caption, source, *reading.size, *more))
     return records, skipped
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..config import DatasetSection, Size
 from .buckets import enlarged, place
-from .cache import file_digest
 from .captions import plain_texts, variations
 from .records import Record, Scan, Skipped
 from .sampler import epoch_repeats
@@ -163,7 +162,7 @@ def describe_dataset(
         ),
         caption_lengths=tuple(lengths),
         token_limit=token_limit,
-        duplicates=find_duplicates(record.path for record in scan.records),
+        duplicates=find_duplicates(scan.records),
         warnings=scan.warnings,
         regularization=(sum(general), sum(count for count, extra in zip(repeats, general, strict=True) if extra)),
         masks=(sum(masked), len(masked) - sum(masked)),
@@ -188,15 +187,11 @@ def _encodings(config: DatasetSection) -> str:
     return "twice" if config.augment.flip else "once"
 
 
-def find_duplicates(paths: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
-    """Groups of different files with the same bytes; only files of equal length are read."""
-    by_length: dict[int, list[Path]] = {}
-    for path in dict.fromkeys(paths):
-        by_length.setdefault(path.stat().st_size, []).append(path)
-    by_digest: dict[str, list[Path]] = {}
-    for candidates in by_length.values():
-        for path in candidates if len(candidates) > 1 else ():
-            by_digest.setdefault(file_digest(path), []).append(path)
+def find_duplicates(records: Iterable[Record]) -> tuple[tuple[Path, ...], ...]:
+    """Groups of different files with the same bytes."""
+    by_digest: dict[str, dict[Path, None]] = {}
+    for record in records:
+        by_digest.setdefault(record.digest, {})[record.path] = None
     return tuple(tuple(group) for group in by_digest.values() if len(group) > 1)
 
 
