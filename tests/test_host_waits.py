@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trainer import loop
+from trainer.compiled import Compilation
 from trainer.families import FAMILIES, find_family, load_base
 from trainer.feed import Batch
 from trainer.ladder import Ladder
@@ -31,9 +32,24 @@ def ready(config, steps: int = 2) -> tuple[loop.Job, list]:
     optimizer = build_optimizer(config.optimizer, [{"params": group.parameters, "name": group.name, "lr": group.lr} for group in groups])
     averaging = build_averaging(config.optimizer, config.train.ema, optimizer)
     objective = make_objective(config.loss, config.noise, model.schedule)
-    rates, scaler, ladder = [group.lr for group in groups], LossScaler(META, model.dtype), Ladder(family, model, config)
-    given = (make_plan(config), family, model, method, None, objective, optimizer, rates, scaler, averaging, ladder, [], told.append)
-    return loop.Job(*given, stop=lambda: False), told
+    job = loop.Job(
+        plan=make_plan(config),
+        family=family,
+        model=model,
+        method=method,
+        feed=None,
+        objective=objective,
+        optimizer=optimizer,
+        rates=[group.lr for group in groups],
+        scaler=LossScaler(META, model.dtype),
+        averaging=averaging,
+        ladder=Ladder(family, model, config),
+        compilation=Compilation(model, None),
+        periodic=[],
+        listen=told.append,
+        stop=lambda: False,
+    )
+    return job, told
 
 
 def batch(config, number: int) -> Batch:
