@@ -113,6 +113,8 @@ def check_files(folder: Path) -> None:
                 image.load()
         elif path.suffix == ".yaml":
             load(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
         else:
             assert path.name == "log.jsonl", path
             lines = path.read_text(encoding="utf-8").split("\n")

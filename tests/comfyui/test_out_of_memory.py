@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from checkpoints import random_checkpoint
 from conftest import PACK_NAME, PACK_ROOT, running
+from graphs import SIZE, drawn, pictures, use
 from harness import Comfy, outcome, running_comfy
-from test_nodes import CHECKPOINT, SIZE, demo, drawn, lora_files, pictures, use
+from test_nodes import demo, lora_files
+
+CHECKPOINT = "plain.safetensors"
 
 
 @pytest.fixture(scope="module")
