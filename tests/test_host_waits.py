@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from trainer import loop
-from trainer.compiled import Compilation
 from trainer.families import FAMILIES, find_family, load_base
 from trainer.feed import Batch
 from trainer.ladder import Ladder
@@ -44,7 +43,6 @@ def ready(config, steps: int = 2) -> tuple[loop.Job, list]:
         scaler=LossScaler(META, model.dtype),
         averaging=averaging,
         ladder=Ladder(family, model, config),
-        compilation=Compilation(model, None),
         periodic=[],
         listen=told.append,
         stop=lambda: False,

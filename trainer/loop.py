@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from .compiled import Compilation
 from .distributed import ALONE, Team
 from .errors import NonFiniteLoss, OutOfMemory, first_line
 from .events import BANDS, Listener, LossNotFinite, StepDone, StopCheck, Warned
@@ -96,7 +95,6 @@ class Job:
     scaler: LossScaler
     averaging: Averaging
     ladder: Ladder
-    compilation: Compilation
     periodic: list[Task]
     listen: Listener
     stop: StopCheck
@@ -176,8 +174,7 @@ def _gradients(job: Job, batches: list[Batch], count: int) -> list[Sample] | Non
     readings = []
     for batch in [piece for whole in batches for piece in whole.pieces(job.ladder.micro_batch)]:
         job.method.before_forward(batch.seeds)
-        with job.compilation.on():
-            losses = batch_loss(job.family, job.model, batch, job.objective)
+        losses = batch_loss(job.family, job.model, batch, job.objective)
         readings.append((Readback(losses), batch))
         job.scaler.backward(losses.sum() / count)
         if job.stop():
