@@ -36,9 +36,7 @@ class Estimate:
     trained_mib: float  # trained weights and the optimizer's state
     activations_mib: float  # of one micro-batch at the worst moment: what the backward pass needs, and gradients
     loading_mib: float  # on the CPU, where weights are whole before they are stored otherwise; else 0
-    encoding_mib: (
-        float  # while pictures and captions are encoded: the encoders, on the CPU the UNet too, and the largest picture on its way
-    )
+    encoding_mib: float  # while pictures and captions are encoded: encoders, the largest picture, on the CPU the UNet that waits
     drawing_mib: float  # while a sample picture is drawn; 0 where none is
     file_mib: float  # the saved file
 
