@@ -24,7 +24,7 @@ ROWS = (
     {"diffusion", "data", "optim", "adapters"},
     {"families"},
     {"methods", "plan"},
-    {"feed", "objective", "sample", "validate", "metadata", "checkpoint", "log", "ladder", "loop"},
+    {"feed", "objective", "sample", "validate", "metadata", "checkpoint", "log", "ladder", "compiled", "loop"},
 )
 # Parts of one row that know nothing of each other.
 STRANGERS = ({"diffusion", "data", "optim", "adapters"},)

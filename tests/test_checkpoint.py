@@ -199,7 +199,7 @@ def test_a_relative_warmup_counts_the_length_even_at_a_constant_rate(job):
 
 def test_a_setting_that_an_earlier_version_did_not_have_was_at_its_default(job, tmp_path):
     now = fingerprint(job(), "data", {"vae": "v"}, 4)
-    save_state(tmp_path, STATE, {key: mark for key, mark in now.items() if key not in ("optimizer.lora_plus", "noise.offset")})
+    save_state(tmp_path, STATE, {key: mark for key, mark in now.items() if key not in ("train.compile", "noise.offset")})
     assert load_state(tmp_path, now).step == 7
-    with pytest.raises(ResumeMismatch, match="optimizer.lora_plus: was None, now 16.0$"):
-        load_state(tmp_path, now | {"optimizer.lora_plus": 16.0})
+    with pytest.raises(ResumeMismatch, match="train.compile: was 'off', now 'default'$"):
+        load_state(tmp_path, now | {"train.compile": "default"})

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trainer import loop
+from trainer.compiled import Compilation
 from trainer.families import FAMILIES, find_family, load_base
 from trainer.feed import Batch
 from trainer.ladder import Ladder
@@ -43,6 +44,7 @@ def ready(config, steps: int = 2) -> tuple[loop.Job, list]:
         scaler=LossScaler(META, model.dtype),
         averaging=averaging,
         ladder=Ladder(family, model, config),
+        compilation=Compilation(model, None),
         periodic=[],
         listen=told.append,
         stop=lambda: False,

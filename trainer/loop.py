@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from .compiled import Compilation
 from .distributed import ALONE, Team
 from .errors import NonFiniteLoss, OutOfMemory, first_line
 from .events import BANDS, Listener, LossNotFinite, StepDone, StopCheck, Warned
@@ -95,6 +96,7 @@ class Job:
     scaler: LossScaler
     averaging: Averaging
     ladder: Ladder
+    compilation: Compilation
     periodic: list[Task]
     listen: Listener
     stop: StopCheck
@@ -172,9 +174,13 @@ def _fitting_gradients(job: Job, batches: list[Batch]) -> list[Sample] | None:
 def _gradients(job: Job, batches: list[Batch], count: int) -> list[Sample] | None:
     """Add up the gradients of the mean loss of `count` samples, of which these are ours; None when `stop()` became true."""
     readings = []
-    for batch in [piece for whole in batches for piece in whole.pieces(job.ladder.micro_batch)]:
+    pieces = [piece for whole in batches for piece in whole.pieces(job.ladder.micro_batch)]
+    for batch in pieces:
+        _compare_compiled(job, batch)
+    for batch in pieces:
         job.method.before_forward(batch.seeds)
-        losses = batch_loss(job.family, job.model, batch, job.objective)
+        with job.compilation.on():
+            losses = batch_loss(job.family, job.model, batch, job.objective)
         readings.append((Readback(losses), batch))
         job.scaler.backward(losses.sum() / count)
         if job.stop():
@@ -184,6 +190,26 @@ def _gradients(job: Job, batches: list[Batch], count: int) -> list[Sample] | Non
         for reading, batch in readings
         for loss, file, seed in zip(reading.get(), batch.files, batch.seeds, strict=True)
     ]
+
+
+def _compare_compiled(job: Job, batch: Batch) -> None:
+    """Make sure, once for each shape, that the compiled network learns what the plain one does. Called while there are no gradients."""
+    inputs = batch.pixels if batch.latents is None else batch.latents
+    if inputs is None or not job.compilation.to_compare(inputs.shape):
+        return
+
+    parameters = [parameter for group in job.optimizer.param_groups for parameter in group["params"]]
+
+    def gradients() -> list[torch.Tensor]:
+        try:
+            job.method.before_forward(batch.seeds)
+            job.scaler.backward(batch_loss(job.family, job.model, batch, job.objective).sum())
+            return [(torch.zeros_like(own) if own.grad is None else own.grad).to("cpu", copy=True) for own in parameters]
+        finally:
+            job.optimizer.zero_grad(set_to_none=True)
+
+    if warning := job.compilation.compare(inputs.shape, gradients):
+        job.listen(Warned(warning))
 
 
 def _update(job: Job) -> torch.Tensor | None:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from .cheaper import advice
 from .checkpoint import STATE_FILE, State, artefact_path, fingerprint, load_state
+from .compiled import prepare
 from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
 from .data.report import describe_dataset
@@ -219,6 +220,9 @@ def _job(
     for text in method.attach(family, model, config.train.seed):
         tell(Warned(text))
     ladder = Ladder(family, model, config)
+    compilation, not_taken = prepare(model, config)
+    if not_taken:
+        tell(Warned(not_taken))
     groups = method.groups()
     optimizer = build_optimizer(config.optimizer, [{"params": g.parameters, "name": g.name, "lr": g.lr} for g in groups])
     scaler = LossScaler(model.device, model.dtype)
@@ -226,7 +230,7 @@ def _job(
     averaging = build_averaging(config.optimizer, config.train.ema, optimizer)
     if team.leads:
         _require_room(keeper.run_dir, config, sum(parameter.numel() for group in groups for parameter in group.parameters))
-    job = Job(plan, family, model, method, feed, objective, optimizer, rates, scaler, averaging, ladder, [], tell, stop, team)
+    job = Job(plan, family, model, method, feed, objective, optimizer, rates, scaler, averaging, ladder, compilation, [], tell, stop, team)
     job.periodic = periodic_work(keeper, job) if team.leads else []
     if state is None and team.leads and (doubt := _doubt(job)):
         tell(Warned(doubt))

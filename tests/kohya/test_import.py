@@ -129,6 +129,7 @@ def test_every_line_of_a_file_ends_up_somewhere(name):
         ({"learning_rate": "1e-4"}, "optimizer.lr", 1e-4),
         ({"learning_rate": 1}, "optimizer.lr", 1.0),
         ({"gradient_checkpointing": "True"}, "train.gradient_checkpointing", True),
+        ({"torch_compile": True}, "train.compile", "default"),
         ({"fp8_base": "true"}, "memory.weights", "fp8"),
         ({"fp8_base_unet": True}, "memory.weights", "fp8"),
         ({"shuffle_caption": "false"}, "dataset.captions.shuffle", False),

@@ -28,6 +28,12 @@ class TrainSection(Section):
         step=0.0001,
         advanced=True,
     )
+    compile: Literal["off", "default", "reduce-overhead"] = option(
+        "off",
+        "torch.compile for the image network: faster steps on most GPUs, after minutes for the first ones; reduce-overhead also captures "
+        "them as CUDA graphs. Equal up to rounding, which is made sure of at the start.",
+        advanced=True,
+    )
 
 
 class SaveSection(Section):

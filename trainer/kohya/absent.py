@@ -56,7 +56,6 @@ NOT_NEEDED: dict[str, tuple[str, ...]] = {
 # What nothing here does.
 NO_COUNTERPART: dict[str, tuple[str, ...]] = {
     "counts blocks of other models; memory.offload is the share of the weights that stays in the computer's memory": ("blocks_to_swap",),
-    "is not there: the image network is not compiled": ("torch_compile",),
     "is not there: every run logs to its own folder": (
         "logging_dir",
         "log_with",

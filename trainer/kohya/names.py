@@ -172,6 +172,7 @@ ROWS: dict[str, Row] = {
     "seed": Row("train.seed", to.whole),
     "gradient_accumulation_steps": Row("train.gradient_accumulation", to.whole),
     "gradient_checkpointing": Row("train.gradient_checkpointing", to.switch),
+    "torch_compile": Row("train.compile", to.on("default")),
     "fp8_base": Row("memory.weights", to.on("fp8")),
     "fp8_base_unet": Row("memory.weights", to.on("fp8")),
     "output_dir": Row("save.dir"),
