@@ -51,8 +51,10 @@
       else if (slot.name in required && !slot.widget && !sleeps)
         report(node, `${slot.name}: the required input is not connected`)
     }
-    if (isServerNode && node.outputs?.length > definition.output.length)
-      report(node, `has ${node.outputs.length} outputs, its definition ${definition.output.length}`)
+    // An output that nothing uses may be that of a later ComfyUI: SaveImage and PreviewAny had none in 2025.
+    const unknown = isServerNode ? (node.outputs ?? []).slice(definition.output.length) : []
+    for (const output of unknown)
+      if (output.links?.length) report(node, `${output.name}: the node has no such output`)
   }
 
   function inspectLink(graph, node, slot) {
