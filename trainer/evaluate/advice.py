@@ -40,7 +40,7 @@ MEANINGS = {
 NEXT_TIME = {
     "good": "Nothing has to change; of files that cannot be told apart, the earliest is the most flexible.",
     "too few steps": "Train longer: two to three times the steps, or a higher learning rate.",
-    "too many steps": "Train shorter: stop where the recommended file was saved, save more often around it, or add pictures.",
+    "too many steps": "Stop where the recommended file was saved, and save often around it; a lower rate or more pictures help too.",
     "rate too high": "Lower the learning rate to a third or a tenth: the files are damaged from the start.",
     "not enough evidence": "Hold out pictures (validate.split, or a folder) so that learning and memorising can be told apart.",
 }
