@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -18,8 +17,6 @@ from trainer.events import SampleReady, StepDone, Warned
 STEPS = {"steps": 3, "precision": "fp32", "device": "cpu"}
 COMPILE = {"compile": "default"}
 
-needs_a_compiler = pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler is installed")
-
 
 def trained(job, name: str, listen=lambda _: None, **sections) -> dict[str, torch.Tensor]:
     options = STEPS | sections.pop("train", {})
@@ -29,6 +26,13 @@ def trained(job, name: str, listen=lambda _: None, **sections) -> dict[str, torc
 def said(events: list) -> list[str]:
     """What the log says of train.compile."""
     return [event.text for event in events if isinstance(event, Warned) and "compile" in event.text]
+
+
+def skip_without_a_compiler(*reasons: str | None) -> None:
+    """Skips where torch.compile lacks a C++ compiler, or Python's headers."""
+    for reason in reasons:
+        if reason and "torch.compile does not work here" in reason:
+            pytest.skip(reason)
 
 
 @pytest.fixture
@@ -151,7 +155,6 @@ def test_graphs_of_a_gpu_are_for_a_gpu(job):
     assert said == "train.compile: compiled without CUDA graphs, for the device is cpu"
 
 
-@needs_a_compiler
 def test_gradients_of_an_upsampled_sum():
     """torch 2.13 loses this one where the upsampler interpolates."""
     from diffusers.models.resnet import ResnetBlock2D
@@ -178,7 +181,8 @@ def test_gradients_of_an_upsampled_sum():
         return [] if x.grad is None else [x.grad]
 
     compilation = compiled.Compilation(model, "default")  # type: ignore[arg-type]
-    assert compilation.compare(start.shape, gradients) is None
+    skip_without_a_compiler(reason := compilation.compare(start.shape, gradients))
+    assert reason is None
     assert upsample.interpolate and not upsample._forward_pre_hooks
 
 
@@ -190,12 +194,12 @@ def test_repeating_is_interpolation_by_the_nearest_pixel(size):
 
 
 @pytest.mark.slow
-@needs_a_compiler
 def test_compiled_kernels_agree_within_rounding(job):
     """With the C++ compiler of this machine, in float32; by SGD, for Adam makes whole steps of rounding errors."""
     sections = {"optimizer": {"kind": "sgd", "lr": 1.0}}
     events = []
     plain, found = trained(job, "plain", **sections), trained(job, "compiled", events.append, train=COMPILE, **sections)
+    skip_without_a_compiler(*said(events))
     assert said(events) == []
     assert plain.keys() == found.keys()
     assert tiny.differing(plain, found), "other kernels round otherwise"

@@ -58,7 +58,7 @@ class Compilation:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            reason = " ".join(str(error).splitlines()[:2])  # the first names the backend, the second says what it lacks
+            reason = " ".join(str(error).split("\n", 2)[:2]).strip()  # the first names the backend, the second says what it lacks
             return self._give_up(f"torch.compile does not work here ({reason})")
         sizes = _norms(plain)
         whole = sizes.norm()

@@ -12,9 +12,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the accelerator that torch sees, else the CPU. ConfigError for a device that is not there."""
+    """`auto` is the accelerator that torch can use, else the CPU. ConfigError for a device that is not there."""
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+        # Of an accelerator it was built for torch speaks also where there is none: the usual build on a machine without a GPU.
+        accelerator = (
+            torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") and torch.accelerator.is_available() else None
+        )
         if accelerator is not None:
             return accelerator
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
