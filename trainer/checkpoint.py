@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .config import BaseSection, DatasetSection, FolderSection, TrainConfig
+from .config import TrainConfig
 from .errors import ModelFileError, ResumeMismatch, first_line
 from .files import replacing, require_space, write_bytes
 from .metadata import with_hashes
@@ -149,7 +149,8 @@ def fingerprint(
 def _defaults() -> dict[str, Any]:
     """Flat names and values of the settings that need not be given."""
     flat: dict[str, Any] = {}
-    _flatten("", TrainConfig(base=BaseSection(checkpoint="-"), dataset=DatasetSection(folders=(FolderSection(path="-"),))).as_dict(), flat)
+    least = TrainConfig.model_validate({"base": {"checkpoint": "-"}, "dataset": {"folders": [{"path": "-"}]}})
+    _flatten("", least.as_dict(), flat)
     return flat
 
 

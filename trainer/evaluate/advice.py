@@ -153,7 +153,8 @@ def _best_strength(probes: Sequence[Probe], base: Probe) -> float:
     top = max(range(len(known)), key=lambda number: known[number][1])
     if top in (0, len(known) - 1):
         return known[top][0]
-    square, slope, _ = np.polyfit(*zip(*known[top - 1 : top + 2], strict=True), 2)
+    strengths, gains = zip(*known[top - 1 : top + 2], strict=True)
+    square, slope, _ = np.polyfit(strengths, gains, 2)
     return float(-slope / (2 * square)) if square < 0 else known[top][0]
 
 
