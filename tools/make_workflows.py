@@ -23,7 +23,7 @@ from frontend import launched_browser, open_workflow, opened_page, queue_from_ui
 from harness import Comfy, outcome, running_comfy  # noqa: E402
 from PIL import Image  # noqa: E402
 from workflow_grids import GRIDS  # noqa: E402
-from workflow_nodes import SD15, SD15_URL, node  # noqa: E402
+from workflow_nodes import SD15, SD15_URL, demo_job, node  # noqa: E402
 from workflow_notes import BLOCKS_NOTE, EXPERT_NOTE, FIRST_NOTE, LBW_NOTE, SD15_NOTE  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
@@ -38,32 +38,13 @@ MY_LORA = "my_lora.safetensors"
 WORKFLOWS: dict[str, list[dict[str, Any]]] = {
     "first_lora": [
         node(1, "MarkdownNote", 0, (420, 560), {"": FIRST_NOTE}, title="Read me · 请先阅读"),
-        node(2, "LoraFurnaceDemoBase", 460, (340, 110), {"batch_size": 8}),
-        node(3, "LoraFurnaceLora", 460, (340, 160), {"rank": 32, "alpha": 32}),
-        node(
-            4,
-            "LoraFurnaceTraining",
-            460,
-            (340, 640),
-            {
-                "epochs": 15,
-                "precision": "fp32",
-                "lr": 0.0015,
-                "text_encoder_lr": 0.0005,
-                "save_every_epochs": 3,
-                "sample_prompts": "a big zibu on a blue background\nzibu on green grass",
-                "sample_every_epochs": 3,
-                "sample_cfg": 3,
-                "validation_every_epochs": 5,
-            },
-        ),
-        node(
-            5,
-            "LoraFurnaceTrainLora",
-            850,
-            (380, 520),
-            {"lora_name": "zibu"},
-            {"base": (2, "base"), "dataset": (2, "dataset"), "held_out": (2, "held_out"), "lora": (3, "lora"), "training": (4, "training")},
+        *demo_job(
+            "zibu",
+            520,
+            sample_prompts="a big zibu on a blue background\nzibu on green grass",
+            sample_every_epochs=3,
+            sample_cfg=3,
+            validation_every_epochs=5,
         ),
         node(6, "PreviewImage", 850, (380, 300), links={"images": (5, "loss_curve")}, title="Loss curve · 损失曲线"),
         node(

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_nodes import SD15, SD15_URL, node
+from workflow_nodes import SD15, SD15_URL, demo_job, node
 from workflow_notes import GRID_NOTE, SD15_GRID_NOTE
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "strength_epoch_grid": [
         node(1, "MarkdownNote", 0, (420, 560), {"": GRID_NOTE}, title="Read me · 请先阅读"),
-        node(2, "LoraFurnaceDemoBase", 460, (340, 110), {"batch_size": 8}),
-        node(3, "LoraFurnaceLora", 460, (340, 160), {"rank": 32, "alpha": 32}),
-        node(
-            4,
-            "LoraFurnaceTraining",
-            460,
-            (340, 640),
-            {"epochs": 15, "precision": "fp32", "lr": 0.0015, "text_encoder_lr": 0.0005, "save_every_epochs": 3, "sample_every_epochs": 0},
-        ),
-        node(
-            5,
-            "LoraFurnaceTrainLora",
-            850,
-            (380, 420),
-            {"lora_name": "zibu_epochs"},
-            {"base": (2, "base"), "dataset": (2, "dataset"), "held_out": (2, "held_out"), "lora": (3, "lora"), "training": (4, "training")},
-        ),
+        *demo_job("zibu_epochs", 420, sample_every_epochs=0),
         node(
             6,
             "LoraFurnaceGridTrainer",

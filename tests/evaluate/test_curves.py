@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.evaluate.curves import draw_loss_curve, draw_loss_map, loss_figure, moving_mean
+from trainer.evaluate.curves import draw_loss_map, loss_figure, moving_mean
 
 
 def test_the_mean_is_centred_and_passes_over_values_that_are_not_finite():
@@ -21,10 +21,9 @@ def test_the_mean_is_centred_and_passes_over_values_that_are_not_finite():
 @pytest.mark.parametrize("count", [0, 1, 6, 300])
 def test_a_png_appears_and_nothing_else(tmp_path, count):
     path = tmp_path / "new" / "loss.png"
-    steps = list(range(1, count + 1))
-    rates = {"unet": [1e-4] * count, "text_encoder": [5e-5] * count} if count else None
-    losses = [0.5 if step % 7 else float("nan") for step in steps]
-    draw_loss_curve(path, steps, losses, validation=[(1, 0.4)] * (count > 5), lr=rates, title="我的 LoRA $x_1")
+    rates = {"unet": [1e-4] * count, "text_encoder": [5e-5] * count}
+    losses = [0.5 if step % 7 else float("nan") for step in range(1, count + 1)]
+    draw_loss_map(path, {"loss": losses, "validation": [(1, 0.4)] * (count > 5), "lr": rates}, "我的 LoRA $x_1")
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width > 800
@@ -34,18 +33,18 @@ def test_a_png_appears_and_nothing_else(tmp_path, count):
 
 def test_an_error_leaves_the_former_picture(tmp_path):
     path = tmp_path / "loss.png"
-    draw_loss_curve(path, [1, 2], [0.5, 0.4])
+    draw_loss_map(path, {"loss": [0.5, 0.4]})
     before = path.read_bytes()
     with pytest.raises(ValueError, match="dimension"):
-        draw_loss_curve(path, [1, 2], [0.5])
+        draw_loss_map(path, {"loss": [0.5], "lr": {"unet": [1e-4, 1e-4]}})
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_pyplot_is_not_used(tmp_path):
     program = (
-        "import sys; from trainer.evaluate.curves import draw_loss_curve;"
-        f"draw_loss_curve({str(tmp_path / 'a.png')!r}, [1, 2, 3], [3, 2, 1]);"
+        "import sys; from trainer.evaluate.curves import draw_loss_map;"
+        f"draw_loss_map({str(tmp_path / 'a.png')!r}, {{'loss': [3, 2, 1]}});"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

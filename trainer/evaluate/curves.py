@@ -17,21 +17,6 @@ NAMED_RATES = 4  # more rates than these share one entry of the legend
 LEAST_IN_BAND = 8  # steps with samples of one part of the timesteps, fewer make no line
 
 
-def draw_loss_curve(
-    path: Path | str,
-    steps: Sequence[int],
-    losses: Sequence[float],
-    *,
-    validation: Sequence[tuple[int, float]] = (),
-    lr: Mapping[str, Sequence[float]] | None = None,
-    bands: Bands = (),
-    base: Sequence[tuple[int, float]] = (),
-    title: str = "",
-) -> None:
-    """Write the curve to `path`, which appears complete or not at all; see `loss_figure`."""
-    _save(loss_figure(steps, losses, validation=validation, lr=lr, bands=bands, base=base, title=title), Path(path))
-
-
 def loss_figure(
     steps: Sequence[int],
     losses: Sequence[float],
@@ -82,9 +67,14 @@ def loss_figure(
 
 
 def draw_loss_map(path: Path | str, losses: Mapping[str, Any], title: str = "") -> None:
-    """The same for a LOSS_MAP, ComfyUI's own or that of `trainer.log`: its losses are those of the steps from 1."""
+    """Write the curve of a LOSS_MAP, ComfyUI's own or that of `trainer.log`: its losses are those of the steps from 1.
+
+    The picture appears complete or not at all; see `loss_figure`.
+    """
     others = {name: losses[name] for name in ("validation", "lr", "bands", "base") if losses.get(name)}
-    draw_loss_curve(path, range(1, len(losses["loss"]) + 1), losses["loss"], **others, title=title)
+    figure = loss_figure(range(1, len(losses["loss"]) + 1), losses["loss"], **others, title=title)
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -164,8 +154,3 @@ def _draw_title(axes: Any, title: str) -> None:
 
     file, _face = find_font(title)
     axes.set_title(title, fontproperties=FontProperties(fname=file or None, size=12), parse_math=False, wrap=True)
-
-
-def _save(figure: Any, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
