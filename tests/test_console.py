@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from trainer.events import (
     Validated,
     Warned,
 )
+
+ROOT = Path(__file__).parents[1]
 
 
 class Terminal(io.StringIO):
@@ -152,3 +157,12 @@ def test_grid_pictures_are_counted_not_listed():
     for number in (1, 2, 3):
         listener(CellDrawn(number, 3, image=None))
     assert stream.getvalue() == "pictures drawn: 3\n"
+
+
+@pytest.mark.parametrize(("encoding", "command"), [("cp1252", ["presets", "--language", "zh"]), ("gbk", ["methods"])])
+def test_output_that_the_terminals_encoding_lacks_is_escaped(encoding, command):
+    """As where Windows sends the output of a program to a file."""
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-m", "trainer", *command], env=environment, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"\\" in done.stdout

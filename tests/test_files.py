@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainer.checkpoint import artefact_names, artefact_path
 from trainer.errors import OutputError
 from trainer.files import clear_leftovers, free_bytes, replacing, require_writable, write_bytes, write_text
 
@@ -107,8 +109,26 @@ def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path):
     assert free_bytes(tmp_path) > 0
 
 
-def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
-    for name in (".cat-000001.safetensors.0a1b.tmp", ".dog.safetensors.0a1b.tmp", "cat.safetensors", ".cat.txt", "cat.tmp"):
+def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(job, tmp_path):
+    end = "0a" * 16 + ".tmp"
+    ours = [f".cat-000001.safetensors.{end}", f".cat.safetensors.{end}", f".cat-step00000007.safetensors.{end}"]
+    others = [f".cat2.safetensors.{end}", f".cat-000001-b.safetensors.{end}", "cat.safetensors", ".cat.txt", "cat.tmp", ".cat.tmp"]
+    for name in ours + others:
         (tmp_path / name).write_bytes(b"x")
-    clear_leftovers(tmp_path, "cat")
-    assert set(content(tmp_path)) == {".dog.safetensors.0a1b.tmp", "cat.safetensors", ".cat.txt", "cat.tmp"}
+    names = artefact_names(job(save={"name": "cat"}))
+    clear_leftovers(tmp_path, names)
+    assert set(content(tmp_path)) == set(others)
+    clear_leftovers(tmp_path)
+    assert set(content(tmp_path)) == {"cat.safetensors", ".cat.txt", "cat.tmp", ".cat.tmp"}
+
+
+def test_a_long_name_is_cut_short_in_its_leftovers(job, tmp_path):
+    config = job(save={"name": "很长的名字" * 7})
+    path = tmp_path / artefact_path(config, epoch=3).name
+    with contextlib.suppress(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_bytes(b"x")
+        temporary.rename(left := temporary.with_suffix(".kept"))
+        raise KeyboardInterrupt
+    left.rename(temporary)
+    clear_leftovers(tmp_path, artefact_names(config))
+    assert list(tmp_path.iterdir()) == []

@@ -293,3 +293,21 @@ def test_advice_leaves_out_what_is_set(job):
     )
     section = {"train": {"gradient_checkpointing": True}, "memory": {"micro_batch": 1, "weights": "nf4"}}
     assert advice(job(**section), CPU).startswith("What needs less: method.train_text_encoder=false, a smaller dataset.resolution")
+
+
+def test_the_model_is_given_back_before_train_returns(job, monkeypatch):
+    """Not by chance some time later: its memory is wanted at once by the next program of the process."""
+    plain, networks = StableDiffusion.load, []
+
+    def load(*arguments):
+        model = plain(*arguments)
+        networks.append(weakref.ref(model.unet))
+        return model
+
+    monkeypatch.setattr(StableDiffusion, "load", load)
+    gc.disable()
+    try:
+        assert train(job(sample=SAMPLED)).status == "done"
+        assert [network() for network in networks] == [None]
+    finally:
+        gc.enable()

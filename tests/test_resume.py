@@ -19,6 +19,7 @@ import torch
 from trainer import train
 from trainer.config import to_yaml
 from trainer.errors import ConfigError, ResumeMismatch
+from trainer.evaluate.lora_files import run_files
 from trainer.events import Saved, Status, StepDone, Warned
 
 ROOT = Path(__file__).parents[1]
@@ -292,6 +293,20 @@ def test_more_steps_continue_where_the_rate_does_not_depend_on_them(job):
     whole = train(job(train={"steps": 6, "precision": "fp32", "device": "cpu"}, save={"name": "whole", "dtype": "fp32"}))
     assert result.losses == whole.losses and result.losses[:4] == short.losses
     assert tiny.differing(tiny.tensors_of(whole.artefact), tiny.tensors_of(result.artefact)) == []
+
+
+def test_the_result_of_a_finished_run_that_goes_on_is_its_newest_file(job):
+    """The final file is written again, after the numbered ones that came between."""
+
+    def lasting(epochs: int):
+        return job(train={"steps": None, "epochs": epochs, "precision": "fp32", "device": "cpu"}, save={"every_epochs": 1})
+
+    train(lasting(2))
+    events = []
+    result = train(lasting(4), resume=True, listen=events.append)
+    assert [path.stem for path in result.files] == ["tiny-000001", "tiny-000002", "tiny-000003", "tiny"]
+    assert result.artefact == result.files[-1] == events[-1].artefact
+    assert run_files(result.run_dir) == list(result.files)
 
 
 def test_more_steps_are_said_where_the_rate_depends_on_them(job):

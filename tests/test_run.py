@@ -7,9 +7,11 @@ import json
 import pytest
 import tiny
 
-from trainer import train
-from trainer.errors import ConfigError, OutputError, RunFolderBusy
+from trainer import check, train
+from trainer import plan as plan_module
+from trainer.errors import ConfigError, OutputError, RunFolderBusy, Stopped
 from trainer.events import CacheProgress, DatasetScanned, Finished, SampleReady, Saved, Status, StepDone, Validated, Warned
+from trainer.families import FAMILIES, find_family
 from trainer.loop import Periodic
 from trainer.plan import make_plan
 
@@ -227,3 +229,35 @@ def test_remaining_work_is_what_is_still_due(job, epochs, steps):
     for step in range(plan.total_steps + 1):
         assert task.remaining(step, plan) == sum(later > step for later in due)
     assert not task.due(0, plan)
+
+
+def test_held_out_pictures_that_cannot_be_used_are_named(job, tmp_path):
+    held_out = tiny.write_pictures(tmp_path / "held out", 3, sizes=[(64, 96)] * 3)
+    (held_out / "01.png").write_bytes((held_out / "01.png").read_bytes()[:60])
+    config = job(validate={"folder": str(held_out)})
+    plan = make_plan(config)
+    assert [record.path.name for record in plan.held_out] == ["00.png", "02.png"]
+    assert [item.path.name for item in plan.scan.skipped] == ["01.png"]
+    assert [item["path"] for item in check(config).as_dict()["skipped"]] == [str(held_out / "01.png")]
+
+
+def test_a_stop_while_held_out_pictures_are_read_is_a_stop(job, tmp_path, monkeypatch):
+    config = job(validate={"folder": str(tiny.write_pictures(tmp_path / "more", 2, sizes=[(96, 64)] * 2))})
+    plain, stopping = plan_module.scan, []
+
+    def scan(*arguments):
+        stopping.append(arguments)
+        return plain(*arguments)
+
+    monkeypatch.setattr(plan_module, "scan", scan)
+    with pytest.raises(Stopped):
+        make_plan(config, stop=lambda: len(stopping) == 2)
+
+
+def test_a_tilde_stands_for_the_users_folder(job, base, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "models").symlink_to(base.parent)
+    config = job(base={"checkpoint": f"~/models/{base.name}"})
+    assert find_family(config.base.checkpoint, "auto", FAMILIES).spec.name == "sd15"
+    assert train(config).status == "done"

@@ -196,6 +196,40 @@ def test_a_nan_loss_ends_the_run_before_the_optimizer_step(job, monkeypatch, tmp
     assert tiny.differing(saved["tensors"], {name: tensor for name, tensor in shorter.items() if not name.endswith("alpha")}) == []
 
 
+class _Overflow(torch.autograd.Function):
+    """A loss that is finite with a gradient that is not."""
+
+    @staticmethod
+    def forward(_ctx, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(_ctx, gradient):
+        return gradient * float("inf")
+
+
+@pytest.mark.parametrize("every", [1, None], ids=["found when saving", "found by the next loss"])
+def test_weights_that_are_no_numbers_any_more_are_never_saved(job, monkeypatch, tmp_path, every):
+    seen = []
+
+    def overflowing(*arguments):
+        seen.append(1)
+        loss = batch_loss(*arguments)
+        return _Overflow.apply(loss) if len(seen) == 3 else loss
+
+    monkeypatch.setattr(loop, "batch_loss", overflowing)
+    save = {"every_steps": every, "every_minutes": None, "every_epochs": None, "dtype": "fp32"}
+    events = []
+    with pytest.raises(NonFiniteLoss, match="after step 3, .* tensors hold numbers that are not finite.* with --resume"):
+        train(job(save=save), listen=events.append)
+    files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    assert files == (["tiny-step00000001.safetensors", "tiny-step00000002.safetensors"] if every else [])
+    for path in files:
+        assert all(torch.isfinite(tensor).all() for tensor in tiny.tensors_of(tmp_path / "out" / path).values())
+    state = tmp_path / "out" / "tiny" / "state.pt"
+    assert (torch.load(state, weights_only=True)["step"] if every else state.exists()) == (2 if every else False)
+
+
 def test_a_nan_in_the_first_step_leaves_no_file(job, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "batch_loss", lambda *arguments: batch_loss(*arguments) * float("inf"))
     with pytest.raises(NonFiniteLoss, match="the loss is inf at step 1"):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .config import TrainConfig
-from .errors import ModelFileError, ResumeMismatch, first_line
+from .errors import ModelFileError, NonFiniteLoss, ResumeMismatch, first_line
 from .files import replacing, require_space, write_bytes
 from .metadata import with_hashes
 from .methods import METHODS
@@ -46,9 +46,14 @@ def artefact_path(config: TrainConfig, *, epoch: int | None = None, step: int | 
     return Path(config.save.dir).expanduser().absolute() / f"{config.save.name}{ending}.safetensors"
 
 
+def artefact_names(config: TrainConfig) -> list[str]:
+    """The names that `artefact_path` gives, with `#` for each digit."""
+    return [f"{config.save.name}{ending}.safetensors" for ending in ("", "-######", "-step########")]
+
+
 def outdated(config: TrainConfig, saved: Sequence[Path]) -> list[Path]:
     """The numbered files of a run, of all that it saved in order, that save.keep_last gives up."""
-    numbered = [path for path in dict.fromkeys(saved) if path != artefact_path(config)]
+    numbered = [path for path in saved if path != artefact_path(config)]
     return numbered[: -config.save.keep_last] if config.save.keep_last else []
 
 
@@ -88,7 +93,12 @@ class State:
 
 
 def save_state(run_dir: Path, state: State, fingerprint: Mapping[str, Any]) -> Path:
-    """Replace the run's state in one rename: the old or the new one is whole at any moment."""
+    """Replace the run's state in one rename: the old or the new one is whole at any moment.
+
+    NonFiniteLoss where a weight is not a finite number: the state before is one to go on from, this is not.
+    """
+    if broken := not_finite(state.tensors):
+        raise NonFiniteLoss(broken_weights(broken, state.step))
     path = run_dir / STATE_FILE
     value = {"version": _STATE_VERSION, "fingerprint": dict(fingerprint), **vars(state)}
     del value["changes"]
@@ -97,6 +107,19 @@ def save_state(run_dir: Path, state: State, fingerprint: Mapping[str, Any]) -> P
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(value, file)
     return path
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinite numbers."""
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+
+
+def broken_weights(names: Sequence[str], step: int) -> str:
+    """What to say of weights that are no numbers any more."""
+    return (
+        f"after step {step}, {len(names)} trained tensors hold numbers that are not finite, for example {names[0]}: a gradient overflowed. "
+        "They are not saved; continue from the last state with --resume, with a lower optimizer.lr, or train.precision bf16 or fp32"
+    )
 
 
 def load_state(run_dir: Path, fingerprint: Mapping[str, Any]) -> State | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import sys
@@ -16,6 +17,9 @@ STOPPED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown with escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     # It asks for a package that it does not need whenever diffusers imports it on a machine without a GPU.
     logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)

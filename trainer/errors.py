@@ -47,7 +47,7 @@ class RunFolderBusy(TrainerError):
 
 
 class NonFiniteLoss(TrainerError):
-    """The loss became NaN or infinite. Raised before the optimizer step, so the weights are still good."""
+    """The loss or a weight became NaN or infinite. Raised before an optimizer step or a save, so what was saved is still good."""
 
 
 class OutputError(TrainerError):

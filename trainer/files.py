@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError
 
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 _NAME_PART = 40  # letters of a file's name that its temporary name repeats
 
 
@@ -40,11 +41,18 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def clear_leftovers(folder: Path, name: str) -> None:
-    """Remove temporary files of `name…` that a killed process left in `folder`; call it only while nothing else writes there."""
-    for path in folder.glob(f".{glob.escape(name[:_NAME_PART])}*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+def clear_leftovers(folder: Path, names: Sequence[str] = ()) -> None:
+    """Remove temporary files that a killed process left in `folder`: those of `names`, in which `#` stands for a digit, or all.
+
+    Call it only while nothing else writes these files.
+    """
+    # Of a long name the temporary one repeats the first letters only.
+    wanted = [re.compile(re.escape(name[:_NAME_PART]).replace(r"\#", r"\d")) for name in names]
+    for path in folder.glob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and (not wanted or any(pattern.fullmatch(found[1]) for pattern in wanted)):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -55,7 +63,12 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, plain_unicode(text).encode("utf-8"))
+
+
+def plain_unicode(text: str) -> str:
+    """The text with what UTF-8 cannot hold, from file names in another encoding, as the escapes of JSON and YAML."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def require_writable(folder: Path, setting: str, *, make: bool = True) -> None:

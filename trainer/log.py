@@ -7,13 +7,13 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from .events import Event, LossNotFinite, Removed, SampleReady, Saved, StepDone, Validated
-from .files import write_text
+from .files import write_bytes
 
 LOG_FILE = "log.jsonl"
 _TAIL_BYTES = 1 << 16
@@ -27,14 +27,13 @@ class RunLog:
         """Start a new log, or keep what was logged up to `resume_step`; later lines belong to steps that are done again."""
         self.path = run_dir / LOG_FILE
         kept = [] if resume_step is None else [line for line in read_log(self.path) if line.get("step", 0) <= resume_step]
-        write_text(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        write_bytes(self.path, b"".join(_line(line) for line in kept))
         self._file = self.path.open("ab", buffering=0)
         self._waiting = b""
 
     def __call__(self, event: Event) -> None:
         values = {item.name: _plain(getattr(event, item.name)) for item in fields(event) if item.name != "image"}
-        line = json.dumps({"event": type(event).__name__, "time": round(time.time(), 3), **values}, ensure_ascii=False)
-        self._waiting += line.encode() + b"\n"
+        self._waiting += _line({"event": type(event).__name__, "time": round(time.time(), 3), **values})
         # A full disk does not end the run: lines wait until there is room again.
         with contextlib.suppress(OSError):
             while self._waiting:
@@ -48,16 +47,21 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _line(values: dict[str, Any]) -> bytes:
+    """A file's name that is not UTF-8 keeps its bytes, as `os.fsencode` keeps them."""
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+
+
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """Every whole line of a log; a line that a crash cut short is left out."""
     if path.is_file():
-        yield from _parsed(path.read_text(encoding="utf-8").splitlines())
+        yield from _parsed(path.read_bytes())
 
 
-def _parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
+def _parsed(log: bytes) -> Iterator[dict[str, Any]]:
+    for line in log.split(b"\n"):
         try:
-            yield json.loads(line)
+            yield json.loads(line.decode("utf-8", "surrogateescape"))
         except ValueError:
             continue
 
@@ -67,10 +71,10 @@ def last_steps(path: Path, count: int = 20) -> list[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            tail = file.read()
     except OSError:
         return []
-    return [line for line in _parsed(lines) if line.get("event") == StepDone.__name__][-count:]
+    return [line for line in _parsed(tail) if line.get("event") == StepDone.__name__][-count:]
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class History:
     base: list[tuple[int, float]]  # (step, the base model's own loss at it)
     not_finite: list[int]  # steps whose loss was not a number; they are not among `steps`
     validation: list[tuple[int, float]]
-    files: list[Path]
+    files: list[Path]  # each once, where it was saved last
     samples: list[Path]
     done: set[tuple[str, int]]  # saving and validating, by name and step
     drawn: Counter[int]  # how many samples, by step
@@ -118,12 +122,16 @@ def history(path: Path) -> History:
         elif kind == Validated.__name__:
             result.validation.append((line["step"], line["loss"]))
         elif kind == Saved.__name__ and line["kind"] != "state":
-            result.files.append(Path(line["path"]))
+            result.files[:] = [*_without(result.files, line["path"]), Path(line["path"])]
         elif kind == Removed.__name__:
-            result.files[:] = [path for path in result.files if path != Path(line["path"])]
+            result.files[:] = _without(result.files, line["path"])
         elif kind == SampleReady.__name__:
             result.samples.append(Path(line["path"]))
             result.drawn[line["step"]] += 1
         if kind in _PERIODIC and line.get("kind") != "state":
             result.done.add((_PERIODIC[kind], line["step"]))
     return result
+
+
+def _without(files: list[Path], path: str) -> list[Path]:
+    return [file for file in files if file != Path(path)]

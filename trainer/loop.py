@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from .checkpoint import broken_weights, not_finite
 from .compiled import Compilation
 from .distributed import ALONE, Team
 from .errors import NonFiniteLoss, OutOfMemory, first_line
@@ -239,6 +240,8 @@ def _require_finite(job: Job, found: list[Sample]) -> None:
         return
     step, files = job.step + 1, tuple(dict.fromkeys(sample.file for sample in bad))
     job.listen(LossNotFinite(step, job.plan.epoch_of(step), files))
+    if broken := not_finite(job.method.state()):
+        raise NonFiniteLoss(broken_weights(broken, job.step))
     raise NonFiniteLoss(
         f"the loss is {bad[0].loss} at step {step}; the weights were not changed by it. Pictures that gave it: {', '.join(files)}. "
         "Try train.precision bf16 or fp32, a lower optimizer.lr, or take these pictures out"

@@ -18,6 +18,7 @@ from .data.cache import file_digest
 from .data.records import Record
 from .data.tags import count_tags
 from .feed import caches_latents
+from .files import plain_unicode
 from .optim.schedules import warmup_steps
 from .plan import Plan
 from .seeds import derive
@@ -43,7 +44,8 @@ def build(plan: Plan, model: Model, method: Mapping[str, Any], started: float, f
     }
     values |= _modelspec(plan, model, finished)
     texts = {name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value) for name, value in values.items()}
-    return texts | {CONFIG_ENTRY: json.dumps(plan.config.as_dict(), ensure_ascii=False)}
+    texts[CONFIG_ENTRY] = json.dumps(plan.config.as_dict(), ensure_ascii=False)
+    return {name: plain_unicode(text) for name, text in texts.items()}
 
 
 def with_hashes(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -122,7 +122,9 @@ def make_plan(config: TrainConfig, stop: StopCheck = never, team: Team = ALONE) 
         raise DatasetError(f"dataset.folders: no picture can be trained on ({reasons or 'the folders hold none'})")
     training, held_out = _split(scanned.records, config.validation.split, config.train.seed)
     if config.validation.folder:
-        held_out = _scan_held_out(config, training, stop)
+        found = _scan_held_out(config, training, stop)
+        held_out = found.records
+        scanned = replace(scanned, skipped=scanned.skipped + found.skipped, warnings=scanned.warnings + found.warnings)
     placements = tuple(place(record.width, record.height, config.dataset) for record in training)
     plan = Plan(
         config=config,
@@ -150,17 +152,19 @@ def without_effect(plan: Plan) -> list[str]:
     return warnings
 
 
-def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: StopCheck) -> tuple[Record, ...]:
+def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: StopCheck) -> Scan:
     """The pictures of `validate.folder`, read like the training pictures."""
     folder = config.validation.folder or ""
     found = scan(config.dataset.model_copy(update={"folders": (FolderSection(path=folder),)}), stop, picture_memory_of(config))
+    if found.stopped:
+        raise Stopped
     if not found.records:
         raise DatasetError(f"validate.folder: {folder} holds no picture that can be used")
     trained = {record.digest for record in training}
     both = [record.path.name for record in found.records if record.digest in trained]
     if both:
         raise DatasetError(f"validate.folder: {both[0]} is trained on too, so its loss would say nothing; take it out of one folder")
-    return found.records
+    return found
 
 
 def _split(records: tuple[Record, ...], share: float, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:

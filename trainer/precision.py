@@ -38,14 +38,18 @@ class LossScaler:
         self._scaler.scale(torch.ones((), device=device))  # its scale is there from the start, also where a step has no loss to scale
 
     def backward(self, loss: torch.Tensor) -> None:
-        self._scaler.scale(loss).backward()
+        """Add to the gradients; a loss that nothing trained had a part in, as where all layers are dropped, has none."""
+        if loss.requires_grad:
+            self._scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Unscale, clip the gradients' total length, and step; a step with overflown gradients is left out."""
+        """Unscale, clip the gradients' total length, and step; a step without or with overflown gradients is left out."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
         if self.active:
             self._scaler.unscale_(optimizer)
         if max_norm > 0:
-            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         self._scaler.step(optimizer)
         self._scaler.update()

@@ -52,7 +52,7 @@ def check_settings(config: TrainConfig) -> list[str]:
 
 def check_family(config: TrainConfig, spec: FamilySpec) -> None:
     """ConfigError lists the settings that do not fit the model's family."""
-    problems = METHODS[config.method.kind].check_family(config.method, spec)
+    problems = METHODS[config.method.kind].check_family(config.method, config.optimizer, spec)
     if config.base.clip_skip > spec.max_clip_skip:
         problems.append(
             f"base.clip_skip: {config.base.clip_skip} is too much for {spec.title}, which knows up to {spec.max_clip_skip}; leave it at 1. "

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .cheaper import advice
-from .checkpoint import STATE_FILE, State, artefact_path, fingerprint, load_state
+from .checkpoint import STATE_FILE, State, artefact_names, artefact_path, fingerprint, load_state
 from .compiled import prepare
 from .config import TrainConfig, to_yaml
 from .data.cache import TensorCache
@@ -49,18 +49,20 @@ def run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, te
     """One training from configuration to result; see `trainer.train`. Of a team, only the process that leads writes and reports."""
     started = time.time()
     try:
-        return _run(config, listen if team.leads else ignore, stop, resume, started, team)
+        result = _run(config, listen if team.leads else ignore, stop, resume, started, team)
     except Stopped:
         listen(Finished("stopped", None, 0))
-        return TrainResult("stopped", None, (), run_dir_of(config), 0, None, time.time() - started)
+        result, reason = TrainResult("stopped", None, (), run_dir_of(config), 0, None, time.time() - started), ""
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        reason = first_line(error)
-    # Not in the handler: the frames of the error hold the model.
+        result, reason = None, first_line(error)
+    # Not before: the frames of `_run` hold the model.
     device = resolve_device(config.train.device)
     release_memory(device)
-    raise OutOfMemory(f"{reason}. {advice(config, device)}")
+    if result is None:
+        raise OutOfMemory(f"{reason}. {advice(config, device)}")
+    return result
 
 
 def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, started: float, team: Team) -> TrainResult:
@@ -73,10 +75,9 @@ def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, s
         if team.leads:
             check_places(config, run_dir, resume and (run_dir / STATE_FILE).is_file())
             stack.enter_context(_locked(run_dir))
-            clear_leftovers(artefact_path(config).parent, config.save.name)
-            clear_leftovers(run_dir, "")
-            clear_leftovers(run_dir / "samples", "")
-        stack.callback(release_memory, device)
+            clear_leftovers(artefact_path(config).parent, artefact_names(config))
+            clear_leftovers(run_dir)
+            clear_leftovers(run_dir / "samples")
         listen(Status(f"found {family.spec.title} in {config.base.checkpoint}"))
         plan = make_plan(config, stop, team)
         warnings = list(dict.fromkeys([*warnings, *check_length(config, plan.total_steps), *without_effect(plan)]))
@@ -290,12 +291,11 @@ def _train(job: Job, keeper: Keeper) -> bool:
 
 def _result(run_dir: Path, finished: bool, seconds: float) -> TrainResult:
     past = history(run_dir / LOG_FILE)
-    files = tuple(dict.fromkeys(past.files))
     last = past.losses[-FINAL_LOSS_STEPS:]
     return TrainResult(
         status="done" if finished else "stopped",
-        artefact=files[-1] if files else None,
-        files=files,
+        artefact=past.files[-1] if past.files else None,
+        files=tuple(past.files),
         run_dir=run_dir,
         steps=past.steps[-1] if past.steps else 0,
         final_loss=sum(last) / len(last) if last else None,

@@ -104,7 +104,7 @@ def test_ranks_of_convolutions_alone():
 
 def test_ranks_fit_the_unit_of_dylora():
     dylora = section(ranks="M00=6", conv_ranks="IN04=3, M00=4").model_copy(update={"adapter": "dylora"})
-    assert METHODS["adapter"].check_family(dylora, SD15) == [
+    assert METHODS["adapter"].check_family(dylora, OptimizerSection(), SD15) == [
         "method.blocks.ranks: M00 6: no multiple of method.dylora_unit, 4",
         "method.blocks.conv_ranks: IN04 3: no multiple of method.dylora_unit, 4",
     ]
@@ -138,10 +138,27 @@ def test_all_mistakes_come_at_once():
     assert all(f"method.blocks.{name}: " in text for name in ("down", "mid", "ranks"))
 
 
+@pytest.mark.parametrize(
+    ("blocks", "text", "listed"),
+    [
+        ({"down": "cosine"}, False, ""),
+        ({"weights": "M00=0.5"}, False, "0.5, 1"),
+        ({"weights": "IN00-OUT11=0.5"}, True, "0.5, 1"),
+        ({"weights": "IN00-OUT11=0.5"}, False, None),
+        ({"weights": "M00=0"}, True, None),
+    ],
+)
+def test_an_optimizer_that_finds_one_rate_refuses_different_ones(blocks, text, listed):
+    settings = section(**blocks).model_copy(update={"train_text_encoder": text})
+    problems = METHODS["adapter"].check_family(settings, OptimizerSection(kind="prodigy", lr=1), SD15)
+    assert [f"their weights are {listed}" in problem for problem in problems] == [True] * (listed is not None)
+    assert METHODS["adapter"].check_family(settings, OptimizerSection(), SD15) == []
+
+
 def test_a_family_without_blocks_refuses_the_settings():
     spec = dataclasses.replace(SD15, blocks=None)
     assert plan_blocks(section(), spec).table is None
-    assert METHODS["adapter"].check_family(section(mid="1"), spec) == [
+    assert METHODS["adapter"].check_family(section(mid="1"), OptimizerSection(), spec) == [
         "method.blocks: Stable Diffusion 1.5 has no table of blocks; leave these settings empty"
     ]
 

@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_joined(family: str, set
     with pytest.raises(ConfigError) as caught:
         method.attach(FAMILIES[family], meta_model(family), seed=1)
     assert any(message in problem for problem in caught.value.problems), caught.value.problems
-    assert METHODS["adapter"].check_family(section, FAMILIES[family].spec) == caught.value.problems
+    assert METHODS["adapter"].check_family(section, OptimizerSection(), FAMILIES[family].spec) == caught.value.problems
     assert method.groups() == []
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
+from pydantic import field_validator
+
 from .section import Float, Int, Section, option
+
+
+def _from_home(path: str) -> str:
+    return str(Path(path).expanduser()) if path.startswith("~") else path
 
 
 class LoraFile(Section):
@@ -12,6 +19,11 @@ class LoraFile(Section):
 
     file: str = option(..., "A LoRA file.")
     strength: Float = option(1.0, "How strongly it counts.", ge=-100, le=100, step=0.05)
+
+    @field_validator("file")
+    @classmethod
+    def _from_home(cls, file: str) -> str:
+        return _from_home(file)
 
 
 class BaseSection(Section):
@@ -36,3 +48,9 @@ class BaseSection(Section):
         advanced=True,
     )
     loras: tuple[LoraFile, ...] = option((), "LoRA files merged into the model before training, each with `file` and `strength`.")
+
+    @field_validator("checkpoint", "vae", "tokenizer")
+    @classmethod
+    def _from_home(cls, path: str | None) -> str | None:
+        """`~` stands for the user's folder, wherever the path is used."""
+        return path and _from_home(path)

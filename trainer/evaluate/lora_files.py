@@ -30,7 +30,7 @@ def find_loras(text: str) -> list[Path]:
 
 def run_files(folder: Path) -> list[Path]:
     """The files that a run has saved and that are still there, oldest first."""
-    return [file for file in dict.fromkeys(history(folder / LOG_FILE).files) if file.is_file()]
+    return [file for file in history(folder / LOG_FILE).files if file.is_file()]
 
 
 def training_order(file: Path) -> tuple[str, int, float]:

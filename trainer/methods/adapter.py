@@ -17,6 +17,7 @@ from ..config import AdapterSection, OptimizerSection
 from ..data.cache import file_digest
 from ..errors import ConfigError
 from ..families import AdapterTarget, Family, FamilySpec, Model
+from ..optim.optimizers import OPTIMIZERS
 from ..seeds import derive
 from .base import ParameterGroup
 from .block_plan import BlockPlan, BlockReport, Place, plan_blocks
@@ -61,12 +62,19 @@ class AdapterMethod:
         }
 
     @staticmethod
-    def check_family(section: AdapterSection, spec: FamilySpec) -> list[str]:
+    def check_family(section: AdapterSection, optimizer: OptimizerSection, spec: FamilySpec) -> list[str]:
         try:
-            plan_blocks(section, spec)
+            multipliers = plan_blocks(section, spec).multipliers()
         except ConfigError as error:
             return error.problems
-        return []
+        kind = OPTIMIZERS.get(optimizer.kind)
+        if kind is None or not kind.finds_rate or len(multipliers) < 2:
+            return []
+        listed = ", ".join(f"{multiplier:g}" for multiplier in sorted(multipliers))
+        return [
+            f"method.blocks: {optimizer.kind} finds one rate for all blocks, but their weights are {listed}; "
+            "give all that are trained the same weight, or choose another optimizer.kind"
+        ]
 
     def report(self, family: Family, model: Model) -> BlockReport | None:
         plan = plan_blocks(self.section, family.spec)

@@ -41,7 +41,7 @@ class Method(Protocol):
         ...
 
     @staticmethod
-    def check_family(section: Any, spec: FamilySpec) -> list[str]:
+    def check_family(section: Any, optimizer: OptimizerSection, spec: FamilySpec) -> list[str]:
         """What of the method's settings does not fit a family, one sentence each."""
         ...
 

@@ -82,6 +82,12 @@ class BlockPlan:
         own_rate = self.table is not None and block in self.table.blocks and bool(self.weights)
         return Place(f"{target.part} {block}" if own_rate else target.part, multiplier, rank, alpha) if multiplier and rank else None
 
+    def multipliers(self) -> set[float]:
+        """The different multipliers of the learning rate among the blocks that are trained."""
+        parts = [self.table.blocks] if self.table and self.section.train_unet else []
+        parts += [self.table.text] if self.table and self.section.train_text_encoder else []
+        return {self.weights.get(name, 1.0) for part in parts for name in part} - {0.0}
+
     def size(self, setting: str, block: str | None) -> float:
         """`ranks`, `alphas`, `conv_ranks` or `conv_alphas` of a block; those of no block have the section's."""
         rank, alpha = rank_and_alpha(self.section, setting.startswith("conv_"))
