@@ -35,8 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _run_folder(given: Path) -> Path:
     """A folder is the run itself; a configuration names it."""
     if given.is_file():
-        from ..config import load
-        from ..places import run_dir_of
+        from ..reading import run_dir_in
 
-        return run_dir_of(load(given))
+        return run_dir_in(given)
     return given

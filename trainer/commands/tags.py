@@ -20,10 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from ..config import CaptionSection, DatasetSection, FolderSection, load
+    from ..config import CaptionSection, DatasetSection, FolderSection
     from ..data.records import scan
     from ..data.tags import count_tags, in_order, tag_list
     from ..errors import ConfigError
+    from ..reading import load_config
 
     if Path(options.source).is_dir():
         if options.set:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             )
         dataset = DatasetSection(folders=(FolderSection(path=options.source),), captions=CaptionSection(missing="empty"))
     else:
-        dataset = load(options.source, options.set).dataset
+        dataset = load_config(options.source, options.set).dataset
     counts = count_tags(scan(dataset).records, dataset)
     print(tag_list(counts, options.sort), end="")
     return {"tags": in_order(counts, options.sort)}
