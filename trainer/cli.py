@@ -13,7 +13,7 @@ from typing import Any
 from .commands import COMMANDS
 from .errors import TrainerError
 
-STOPPED = 130
+EXIT_CODES = {"failed": 1, "stopped": 130}  # of an answer's status; any other is 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     if options.json:
         print(_line(result))
-    return STOPPED if result.get("status") == "stopped" else 0
+    return EXIT_CODES.get(result.get("status"), 0)
 
 
 def _line(answer: Mapping[str, Any]) -> str:
