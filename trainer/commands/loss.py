@@ -10,7 +10,9 @@ HELP = "Say in words what a run's losses show, and draw its loss curve."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder of a run (it holds log.jsonl), or the run's configuration file")
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of a run (it holds log.jsonl), its configuration file, or a LoRA that was trained here"
+    )
     parser.add_argument("--png", metavar="FILE", help="draw the curve there")
 
 

@@ -12,7 +12,9 @@ HELP = "List the tags of a dataset's captions."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="CONFIG_OR_FOLDER", help="configuration file, or a folder of pictures with captions")
+    parser.add_argument(
+        "source", metavar="CONFIG_OR_FOLDER", help="configuration, LoRA that was trained here, or folder of pictures with captions"
+    )
     add_settings(parser)
     parser.add_argument(
         "--sort", choices=("frequency", "alphabetical"), default="frequency", help="most frequent first, with counts, or by name"
