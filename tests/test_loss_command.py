@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from PIL import Image
@@ -25,6 +26,36 @@ def test_a_run_folder_and_its_configuration_tell_the_same(job, tmp_path, capsys)
     assert answers[0]["mean"] == pytest.approx(sum(result.losses) / 4)
     assert answers[0]["validation_first"] == result.validation[0][1] and result.validation[0][0] == 0
     assert Image.open(tmp_path / "loss.png").size[0] > 500
+
+
+def strict(text: str) -> dict:
+    """Of a reader that knows no NaN, as JSON has none."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("steps", "broken", "verdict"), [(0, 1, "not finite"), (1, 0, "too short"), (4, 0, "too short"), (40, 1, "not finite")]
+)
+def test_numbers_that_a_run_does_not_have_are_null(tmp_path, capsys, steps, broken, verdict):
+    events = [{"event": "StepDone", "step": step, "total": 50, "loss": 0.5, "lr": {"unet": 1e-4}} for step in range(1, steps + 1)]
+    events += [{"event": "LossNotFinite", "step": steps + 1}] * broken
+    (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(event) for event in events), encoding="utf-8")
+    assert main(["loss", str(tmp_path), "--json"]) == 0
+    answer = strict(capsys.readouterr().out.splitlines()[-1])
+    assert answer["verdict"] == verdict and answer["level"] is None
+    assert (answer["mean"] is None) == (steps < 2)
+
+
+def test_numbers_deep_in_an_answer_are_finite_or_null(tmp_path, capsys, monkeypatch):
+    from trainer.commands import loss
+
+    monkeypatch.setattr(loss, "run", lambda _: {"a": [(1.5, math.inf)], "b": {"c": -math.inf, "d": math.nan}, "e": "NaN", "f": 2**64})
+    assert main(["loss", str(tmp_path), "--json"]) == 0
+    assert strict(capsys.readouterr().out) == {"a": [[1.5, None]], "b": {"c": None, "d": None}, "e": "NaN", "f": 2**64}
 
 
 def test_a_folder_without_a_run(tmp_path, capsys):

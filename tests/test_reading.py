@@ -11,8 +11,11 @@ import yaml
 from trainer import load_config, train
 from trainer.cli import main
 from trainer.config import from_dict, load
+from trainer.config.preset import presets
 from trainer.errors import ConfigError, ModelFileError
-from trainer.reading import preset_effects, recorded_values, save_config
+from trainer.queue import QueueFolder
+from trainer.queue.status import status_of
+from trainer.reading import preset_effects, recorded_values, run_dir_in, save_config
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,43 @@ def test_the_check_command_takes_presets(base, tmp_path, capsys):
     assert "other values for dataset.batch_size" in err
     code, _, err = run(capsys, "check", str(path), "--preset", "objekt")
     assert code == 2 and "did you mean 'object'?" in err
+
+
+def test_the_tags_command_takes_presets_with_a_part_per_family(job_file, tmp_path, capsys):
+    pictures = tiny.write_pictures(tmp_path / "pictures", 2)
+    code, out, err = run(capsys, "tags", str(job_file), "--set", f"dataset.folders.0.path={pictures}")
+    assert code == 0 and "2\tplain" in out.splitlines(), err
+
+
+@pytest.fixture
+def lost_job(job_file, tmp_path):
+    """A configuration with such presets whose checkpoint is gone, and the log of its run."""
+    values = yaml.safe_load(job_file.read_text("utf-8"))
+    values |= {"base": {"checkpoint": str(tmp_path / "gone.safetensors")}, "save": {"dir": str(tmp_path / "out"), "name": "猫"}}
+    job_file.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    log = tmp_path / "out" / "猫" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    steps = [{"event": "StepDone", "step": step, "total": 50, "loss": 0.5, "lr": {"unet": 1e-4}} for step in range(1, 41)]
+    log.write_text("\n".join(json.dumps(step) for step in steps), encoding="utf-8")
+    return job_file
+
+
+def test_the_run_of_a_configuration_is_found_without_its_checkpoint(lost_job, tmp_path, capsys):
+    assert run_dir_in(lost_job) == tmp_path / "out" / "猫"
+    code, out, err = run(capsys, "loss", str(lost_job), "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1])["steps"] == 40, err
+
+
+def test_a_running_job_of_a_queue_shows_its_progress_whatever_its_presets(lost_job, tmp_path):
+    queue = QueueFolder(tmp_path / "queue")
+    queue.add("cat.yaml", lost_job.read_text("utf-8"))
+    assert queue.claim() is not None
+    assert [row.text for row in status_of(queue)] == ["step 40 of 50, loss 0.5000"]
+
+
+def test_no_part_of_a_preset_for_one_family_says_where_a_run_lies():
+    entries = [entry for preset in presets().values() for family in preset.families.values() for entry in family]
+    assert entries and not [entry.setting for entry in entries if entry.setting.startswith("save.")]
 
 
 def test_the_presets_command_lists_all(capsys):

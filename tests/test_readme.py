@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
+from trainer.cli import main
 from trainer.config import from_dict
 from trainer.reference import reference
 
@@ -36,6 +38,18 @@ def test_the_complete_example_shows_the_defaults():
     shown = from_dict(yaml.safe_load(text))
     plain = from_dict({"base": {"checkpoint": "sd15.safetensors"}, "dataset": {"folders": [{"path": "pictures"}]}})
     assert shown == plain
+
+
+@pytest.mark.parametrize("command", ["presets vram_8", "import tests/kohya"])
+def test_what_a_command_prints_is_shown_as_it_is(command, tmp_path, monkeypatch, capsys):
+    """Of commands that need no model; … stands for lines left out."""
+    (shown,) = re.findall(rf"^\$ python -m trainer ({command}.*)\n((?:(?!```|\$ ).*\n)+)", README, re.M)
+    arguments, text = [word.replace("tests/", f"{ROOT}/tests/") for word in shown[0].split()], shown[1]
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 0
+    printed = "".join(capsys.readouterr()).splitlines()
+    lines = [line for line in text.splitlines() if line.strip() != "…"]
+    assert len(lines) > 5 and not [line for line in lines if line not in printed]
 
 
 def test_every_path_in_the_file_map_exists():

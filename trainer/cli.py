@@ -6,13 +6,15 @@ import argparse
 import io
 import json
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .commands import COMMANDS
 from .errors import TrainerError
 
-STOPPED = 130
+EXIT_CODES = {"failed": 1, "stopped": 130}  # of an answer's status; any other is 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +30,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)
         if options.json:
-            print(json.dumps({"status": "failed", "kind": type(error).__name__, "error": str(error)}, ensure_ascii=False))
+            print(_line({"status": "failed", "kind": type(error).__name__, "error": str(error)}))
         return error.exit_code
     if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-    return STOPPED if result.get("status") == "stopped" else 0
+        print(_line(result))
+    return EXIT_CODES.get(result.get("status"), 0)
+
+
+def _line(answer: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(answer), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; null says that there is no such number."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parser() -> argparse.ArgumentParser:

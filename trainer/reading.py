@@ -11,6 +11,7 @@ from .config.io import apply_overrides, parse_mapping, read_mapping
 from .config.preset import Entry, Preset, find_presets, merged
 from .errors import ConfigError
 from .files import write_text
+from .places import run_dir_of
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = (), presets: Iterable[str] = ()) -> TrainConfig:
@@ -18,9 +19,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), presets: Iterab
 
     `overrides` are texts such as `train.steps=100`; `presets` are laid below the file's values, after the file's own list.
     """
-    path = Path(path)
-    values = recorded_values(path) if path.suffix.lower() in (".safetensors", ".sft") else read_mapping(path)
-    return from_dict(apply_overrides(values, overrides), presets, family_of)
+    return from_dict(apply_overrides(_values_in(Path(path)), overrides), presets, family_of)
+
+
+def run_dir_in(path: str | Path) -> Path:
+    """The folder of the run that such a file describes. The checkpoint may be gone: no preset's part for a family says where runs lie."""
+    return run_dir_of(from_dict(_values_in(Path(path)), family_of=lambda _: ""))
 
 
 def save_config(config: TrainConfig, path: Path, *, full: bool = False) -> None:
@@ -30,6 +34,10 @@ def save_config(config: TrainConfig, path: Path, *, full: bool = False) -> None:
     if write is None:
         raise ConfigError(f"{path} ends in {path.suffix!r}; a configuration is saved as {', '.join(writers)}")
     write_text(path, write(config, full=full))
+
+
+def _values_in(path: Path) -> dict[str, Any]:
+    return recorded_values(path) if path.suffix.lower() in (".safetensors", ".sft") else read_mapping(path)
 
 
 def recorded_values(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from trainer import train
 from trainer.errors import ConfigError
 from trainer.evaluate.advice import MEANINGS, NEXT_TIME, give_advice
-from trainer.evaluate.advise import advise
+from trainer.evaluate.advise import advise, draw_evidence
+from trainer.evaluate.fonts import find_font
 from trainer.evaluate.probes import ATTRIBUTES, Evidence, Probe, absent, gather_evidence, shared_words
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -209,6 +211,14 @@ def test_a_lora_without_text_reaction_lets_nothing_survive(run, tmp_path):
     assert found.files[files[0]][0].survival == pytest.approx(0, abs=1e-4)
     same = found.files[files[1]][0]
     assert same.survival == pytest.approx(1, abs=1e-4) and same.change == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.skipif(find_font("红") == find_font("a"), reason="this system has no font with Chinese letters")
+def test_names_of_files_are_drawn_in_their_own_letters(recwarn):
+    found = evidence(file(0.2), file(0.3))
+    files = {Path(f"红猫-{number}.safetensors"): probes for number, probes in enumerate(found.files.values())}
+    draw_evidence(replace(found, files=files))
+    assert not [str(warning.message) for warning in recwarn if "missing from font" in str(warning.message)]
 
 
 def test_advice_writes_what_it_rests_on(run, tmp_path):

@@ -125,3 +125,22 @@ def test_order_of_training(tmp_path):
 def test_files_of_one_name_are_told_apart(tmp_path):
     paths = [tmp_path / folder / "cat.safetensors" for folder in ("one", "two")]
     assert lora_axis([*paths, paths[0]]).labels == ("one/cat", "two/cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("SD15/model.safetensors; SDXL/model.safetensors; SD15/other.ckpt", ("SD15/model", "SDXL/model", "other")),
+        ("a/new/model.ckpt\nb/new/model.ckpt", ("a/new/model", "b/new/model")),
+        ("model.ckpt; model.safetensors", ("model.ckpt", "model.safetensors")),
+        ("model.ckpt; old/model.ckpt; model.ckpt", ("model.ckpt", "old/model")),
+    ],
+)
+def test_checkpoints_of_one_name_are_columns_of_their_own(text, labels):
+    axis = make_axis("checkpoint", text, Names(checkpoint=lambda name: f"/models/{name}"))
+    assert axis.labels == labels
+    assert len(set(axis.values)) == len(labels) and axis.values[0].startswith("/models/")
+
+
+def test_numbers_that_look_alike_are_columns_of_their_own():
+    assert make_axis("strength", "0.50000001, 0.5, 0.50", NAMES).values == (0.50000001, 0.5)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
+import os
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +96,33 @@ def test_every_figure(grid, references):
     assert row["clip_likeness"] == pytest.approx(np.mean(likeness), abs=1e-3)
     assert row["clip_nearest"] == pytest.approx(1 - max(likeness), abs=1e-3)
     assert row["clip_adherence"] == pytest.approx(one.mean((0, 1))[0] / np.linalg.norm(one.mean((0, 1))), abs=1e-6)
+
+
+def test_the_training_pictures_are_looked_at_once_and_the_model_is_let_go(grid, references):
+    looks = []
+
+    class Watching(Eye):
+        def of_pictures(self, pictures):
+            looks.append(len(pictures))
+            return super().of_pictures(pictures)
+
+    model = Watching()
+    measure_grid(grid, references, model)
+    assert looks.count(len(references.training)) == 1
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_picture_that_was_edited_is_compared_as_it_is_now(tmp_path):
+    file = tmp_path / "1.png"
+    colours = []
+    for number, colour in enumerate([(255, 0, 0), (0, 0, 255)]):
+        Image.new("RGB", (8, 8), colour).save(file)
+        os.utime(file, ns=(number, number))
+        colours.append(Reference(file, "").picture((8, 8)).getpixel((0, 0)))
+    assert colours == [(255, 0, 0), (0, 0, 255)]
 
 
 def test_a_picture_that_was_learned_by_heart_is_named(grid, references):

@@ -277,8 +277,10 @@ def test_the_command_adds_shows_and_trains(job, tmp_path, capsys):
     capsys.readouterr()
     assert main(["queue", str(folder), "--status"]) == 0
     assert capsys.readouterr().out == "waiting  cat.yaml\nwaiting  cat_2.yaml\n"
-    assert main(["queue", str(folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"status": "done", "done": 1, "failed": 1}
+    assert main(["queue", str(folder), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"status": "failed", "done": 1, "failed": 1}
+    assert main(["queue", str(folder), "--json"]) == 0, "nothing is left to fail"
+    capsys.readouterr()
     assert (tmp_path / "out" / "first.safetensors").is_file()
     main(["queue", str(folder), "--status"])
     failed, done = capsys.readouterr().out.splitlines()

@@ -1,6 +1,6 @@
 """The commands of the command line. Adding one: a module with `HELP`, `arguments(parser)` and `run(options)`, and a line in `COMMANDS`.
 
-`run` returns what `--json` prints; its key "status" is "stopped" where the user ended it.
+`run` returns what `--json` prints; its key "status" is "stopped" where the user ended it, "failed" where some work failed.
 """
 
 from . import (

@@ -10,7 +10,9 @@ HELP = "Say in words what a run's losses show, and draw its loss curve."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder of a run (it holds log.jsonl), or the run's configuration file")
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of a run (it holds log.jsonl), its configuration file, or a LoRA that was trained here"
+    )
     parser.add_argument("--png", metavar="FILE", help="draw the curve there")
 
 
@@ -35,8 +37,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _run_folder(given: Path) -> Path:
     """A folder is the run itself; a configuration names it."""
     if given.is_file():
-        from ..config import load
-        from ..places import run_dir_of
+        from ..reading import run_dir_in
 
-        return run_dir_of(load(given))
+        return run_dir_in(given)
     return given

@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with Interrupt() as stop:
         counts = run_queue(queue, stop, lambda text: print(text, file=sys.stderr, flush=True), watch=options.watch)
     print(f"{counts.done} done, {counts.failed} failed", file=sys.stderr)
-    return {"status": "stopped" if counts.stopped else "done", "done": counts.done, "failed": counts.failed}
+    status = "stopped" if counts.stopped else "failed" if counts.failed else "done"
+    return {"status": status, "done": counts.done, "failed": counts.failed}
 
 
 def _add(queue: Any, file: Path, options: argparse.Namespace) -> Path:

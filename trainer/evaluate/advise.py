@@ -17,6 +17,7 @@ from ..files import write_text
 from .advice import STIFF, Advice, give_advice
 from .axes import Axis, lora_axis
 from .charts import new_figure, to_picture
+from .fonts import plot_font
 from .grid import draw_grid
 from .lora_files import run_files
 from .probes import Evidence, gather_evidence
@@ -102,7 +103,7 @@ def draw_evidence(evidence: Evidence) -> Image:
         panel.set_ylim(0, min(2.0, max(1.15, panel.get_ylim()[1])))
         panel.grid(color="0.92")
         panel.tick_params(labelsize=7)
-        panel.legend(frameon=False, fontsize=6)
+        panel.legend(frameon=False, prop=plot_font("".join(file.stem for file in evidence.files), 6))
     return to_picture(figure)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -61,18 +62,23 @@ def make_axis(kind: str, text: str, names: Names) -> Axis:
     if kind not in AXES:
         known = "\n  ".join(f"{name}: {item.help}" for name, item in AXES.items())
         raise ConfigError(f"axis: {kind!r} is unknown; known:\n  {known}")
-    pairs = list(dict(AXES[kind].parse(text, names)).items())
+    pairs = list(dict.fromkeys(AXES[kind].parse(text, names)))
     if not pairs:
         raise ConfigError(f"{kind}: the axis has no values; {AXES[kind].help}")
     return Axis(kind, tuple(label for label, _ in pairs), tuple(value for _, value in pairs))
 
 
 def lora_axis(files: Sequence[Path]) -> Axis:
-    """An axis of LoRA files; those of one name are told apart by their folders."""
     paths = tuple(dict.fromkeys(Path(file) for file in files))
-    stems = [path.stem for path in paths]
-    labels = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}" for path in paths]
-    return Axis("lora", tuple(labels), paths)
+    return Axis("lora", tuple(file_labels(paths)), paths)
+
+
+def file_labels(paths: Sequence[Path]) -> list[str]:
+    """What tells files apart: their stems, with so many of their folders as that takes, or else their endings."""
+    choices = [["/".join((*path.parts[-count:-1], path.stem)) for count in range(1, len(path.parts) + 1)] for path in paths]
+    choices = [[*ends, path.name, str(path)] for path, ends in zip(paths, choices, strict=True)]
+    uses = Counter(text for texts in choices for text in set(texts))
+    return [next((text for text in texts if uses[text] == 1), texts[-1]) for texts in choices]
 
 
 def number_axis(kind: str, values: Sequence[float]) -> Axis:
@@ -126,7 +132,8 @@ def _loras(text: str, names: Names) -> list[tuple[str, Path]]:
 
 
 def _checkpoints(text: str, names: Names) -> list[tuple[str, str]]:
-    return [(Path(item).stem, names.checkpoint(item)) for item in _items(text)]
+    items = list(dict.fromkeys(_items(text)))
+    return [(label, names.checkpoint(item)) for label, item in zip(file_labels([Path(item) for item in items]), items, strict=True)]
 
 
 def _blocks(text: str, names: Names) -> list[tuple[str, str]]:

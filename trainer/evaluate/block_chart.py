@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .fonts import find_font
+from .fonts import plot_font
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,10 +37,7 @@ def draw_blocks(
     _draw_bars(bars, places, values, colours, label)
     _draw_shape(shape, table, places, values, colours)
     if title:
-        from matplotlib.font_manager import FontProperties
-
-        file, _face = find_font(title)
-        bars.set_title(title, fontproperties=FontProperties(fname=file or None, size=12), parse_math=False, wrap=True)
+        bars.set_title(title, fontproperties=plot_font(title, 12), parse_math=False, wrap=True)
     canvas.draw()
     return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .axes import Axis
 from .figures import FIGURES, Table
-from .fonts import find_font
+from .fonts import plot_font
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,9 +83,7 @@ def _lines(panel: Any, axis: Axis, other: Axis | None, values: np.ndarray) -> No
     panel.tick_params(labelsize=7)
     panel.grid(color="0.92")
     if other and values.shape[1] <= 8:
-        from matplotlib.font_manager import FontProperties
-
-        panel.legend(frameon=False, prop=FontProperties(fname=find_font("".join(other.labels))[0] or None, size=6))
+        panel.legend(frameon=False, prop=plot_font("".join(other.labels), 6))
 
 
 def _short(labels: Sequence[str]) -> list[str]:
@@ -94,10 +92,7 @@ def _short(labels: Sequence[str]) -> list[str]:
 
 
 def _font(axis: Axis | None, size: int) -> dict[str, Any]:
-    from matplotlib.font_manager import FontProperties
-
-    file, _ = find_font("".join(axis.labels) if axis else "")
-    return {"fontproperties": FontProperties(fname=file or None, size=size)}
+    return {"fontproperties": plot_font("".join(axis.labels) if axis else "", size)}
 
 
 def new_figure(width: int, height: int) -> Any:

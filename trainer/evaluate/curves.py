@@ -10,7 +10,7 @@ import numpy as np
 
 from ..events import BANDS
 from ..files import replacing
-from .fonts import find_font
+from .fonts import plot_font
 from .trend import Bands, band_series, band_title
 
 NAMED_RATES = 4  # more rates than these share one entry of the legend
@@ -150,7 +150,4 @@ def _draw_rates(axes: Any, steps: np.ndarray, lr: Mapping[str, Sequence[float]])
 
 
 def _draw_title(axes: Any, title: str) -> None:
-    from matplotlib.font_manager import FontProperties
-
-    file, _face = find_font(title)
-    axes.set_title(title, fontproperties=FontProperties(fname=file or None, size=12), parse_math=False, wrap=True)
+    axes.set_title(title, fontproperties=plot_font(title, 12), parse_math=False, wrap=True)

@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -45,6 +44,7 @@ class Sight:
     prompt: str
     references: References
     likeness: Likeness | None
+    learned: np.ndarray | None  # what `likeness` sees in the training pictures
 
     def held_out(self) -> list[Image]:
         """References of this very prompt."""
@@ -80,17 +80,15 @@ def _nearest(sight: Sight) -> float | None:
 
 
 def _clip_likeness(sight: Sight) -> float | None:
-    if sight.likeness is None or not sight.references.training:
+    if sight.likeness is None or sight.learned is None:
         return None
-    own = sight.likeness.of_pictures([sight.picture])[0]
-    return float((_vectors(sight.likeness, sight.references.training) @ own).mean())
+    return float((sight.learned @ sight.likeness.of_pictures([sight.picture])[0]).mean())
 
 
 def _clip_nearest(sight: Sight) -> float | None:
-    if sight.likeness is None or not sight.references.training:
+    if sight.likeness is None or sight.learned is None:
         return None
-    own = sight.likeness.of_pictures([sight.picture])[0]
-    return float(1 - (_vectors(sight.likeness, sight.references.training) @ own).max())
+    return float(1 - (sight.learned @ sight.likeness.of_pictures([sight.picture])[0]).max())
 
 
 def _clip_adherence(sight: Sight) -> float | None:
@@ -151,10 +149,11 @@ class Table:
 def measure_grid(grid: DrawnGrid, references: References, likeness: Likeness | None = None) -> Table:
     """All figures of every picture that is drawn."""
     rows: dict[Place, dict[str, float | None]] = {}
+    learned = _vectors(likeness, references.training)
     for place in grid.plan.places():
         picture = grid.picture(place)
         if picture is not None:
-            sight = Sight(picture, grid.without(place), grid.plan.cell(place).request.prompt, references, likeness)
+            sight = Sight(picture, grid.without(place), grid.plan.cell(place).request.prompt, references, likeness, learned)
             rows[place] = {name: figure.of(sight) for name, figure in FIGURES.items()}
     return Table(grid.plan, rows)
 
@@ -187,9 +186,8 @@ def _views(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     return small, small[:, ::-1]
 
 
-@lru_cache(maxsize=8)
-def _vectors(likeness: Likeness, references: tuple[Reference, ...]) -> np.ndarray:
-    return likeness.of_pictures([reference.picture((224, 224)) for reference in references])
+def _vectors(likeness: Likeness | None, references: Sequence[Reference]) -> np.ndarray | None:
+    return likeness.of_pictures([reference.picture((224, 224)) for reference in references]) if likeness and references else None
 
 
 def _text(value: float | None) -> str:

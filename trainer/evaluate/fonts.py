@@ -46,6 +46,14 @@ def load_font(text: str, size: int) -> Any:
     return ImageFont.truetype(file, size, index=face) if file else ImageFont.load_default(size)
 
 
+def plot_font(text: str, size: float) -> Any:
+    """The same for matplotlib; sizes are points."""
+    from matplotlib.font_manager import FontProperties
+
+    file, _face = find_font(text)
+    return FontProperties(fname=file or None, size=size)
+
+
 def needs_cjk(text: str) -> bool:
     """Whether a letter lies in the East Asian blocks, which begin at U+2E80."""
     return any(ord(letter) >= 0x2E80 for letter in text)

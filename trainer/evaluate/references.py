@@ -26,7 +26,8 @@ class Reference:
 
     def picture(self, size: tuple[int, int]) -> Image:
         """Cut in the middle to the shape of `size` (width, height), and scaled to it."""
-        return _fitted(self.path, size)
+        state = self.path.stat()
+        return _fitted(self.path, size, state.st_size, state.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _references(records: Sequence[Record], dataset: DatasetSection) -> tuple[Ref
 
 
 @lru_cache(maxsize=_KEPT)
-def _fitted(path: Path, size: tuple[int, int]) -> Image:
+def _fitted(path: Path, size: tuple[int, int], _bytes: int, _mtime_ns: int) -> Image:
     from PIL import Image as Images
     from PIL import ImageOps
 

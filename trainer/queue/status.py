@@ -8,10 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..config import load
 from ..errors import ConfigError
 from ..log import LOG_FILE, last_steps
-from ..places import run_dir_of
+from ..reading import run_dir_in
 from .folder import RUNNING, JobState, QueueFolder
 
 
@@ -49,7 +48,7 @@ def _text(job: JobState) -> str:
 def _progress(job: Path) -> str:
     """Step and loss of a running job, from its run's log."""
     try:
-        log = run_dir_of(load(job)) / LOG_FILE
+        log = run_dir_in(job) / LOG_FILE
     except ConfigError:
         return ""
     return progress_text(last_steps(log)) or "starting"
