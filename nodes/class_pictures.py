@@ -65,4 +65,4 @@ class DrawRegularization(DatasetOption):
 
 
 def _folder(name: str) -> Path:
-    return host.output_folder() / "regularization" / name
+    return host.regularization_root() / name

@@ -95,6 +95,11 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "lora_furnace"
 
 
+def regularization_root() -> Path:
+    """Where drawn regularisation pictures are kept, a folder for each name."""
+    return output_folder() / "regularization"
+
+
 def preset_file() -> Path:
     """The user's own block-weight presets; it need not exist."""
     return Path(folder_paths.get_user_directory()) / "lora_furnace" / "block_presets.txt"
