@@ -10,7 +10,7 @@ from ..trainer.config import BaseSection, DatasetSection, FolderSection, SaveSec
 from . import host
 from .bridge import NodeDisplay, run_beside
 from .dataset_options import DATASET, DatasetOption
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .sampling import PRECISION, SAMPLE, picture_inputs
 from .widgets import Input, Widgets
 
@@ -47,9 +47,9 @@ class DrawRegularization(DatasetOption):
         return {"required": required, "optional": PRECISION.inputs(), "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod
-    def IS_CHANGED(cls, folder_name: str, **_: Any) -> str:
+    def IS_CHANGED(cls, folder_name: str | None = None, **_: Any) -> str:
         """A picture that was thrown away is drawn again, and an edited caption is noticed."""
-        return fingerprint([_folder(folder_name)])
+        return fingerprint(named(_folder, folder_name))
 
     def execute(
         self, dataset: DatasetSection, base: BaseSection, count: int, folder_name: str, node_id: str = "", **values: Any

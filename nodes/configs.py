@@ -9,7 +9,7 @@ from typing import Any
 from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection, to_json, to_yaml
 from ..trainer.files import write_text
 from . import host
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .links import config_of, links_of
 from .registered import load_registered
 from .settings import Training
@@ -104,8 +104,8 @@ class LoadConfiguration:
         }
 
     @classmethod
-    def IS_CHANGED(cls, config: str) -> str:
-        return "" if config == NOTHING else fingerprint([host.config_file(config)])
+    def IS_CHANGED(cls, config: str | None = None) -> str:
+        return fingerprint(named(host.config_file, config))
 
     def execute(self, config: str) -> tuple[Any, ...]:
         if config == NOTHING:

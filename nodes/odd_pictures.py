@@ -8,7 +8,7 @@ from ..trainer.config import BaseSection, DatasetSection, SaveSection, TrainConf
 from ..trainer.evaluate.image_losses import measure_images
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .links import config_of
 from .widgets import Widgets
 
@@ -49,8 +49,8 @@ class OddPictures:
         }
 
     @classmethod
-    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
-        return fingerprint([] if lora_name == BASE_ALONE else [host.model_path("loras", lora_name)])
+    def IS_CHANGED(cls, lora_name: str | None = None, **_: Any) -> str:
+        return fingerprint(named(host.model_path, "loras", lora_name))
 
     def execute(self, base: BaseSection, dataset: DatasetSection, lora_name: str, node_id: str = "", **values: Any) -> dict[str, Any]:
         config = _config(base, dataset, self.DEVICE.build(values))

@@ -11,6 +11,7 @@ from ..trainer.events import Event, Saved, Status
 from ..trainer.log import LOG_FILE, history
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
+from .fingerprint import named
 from .outputs import AnyName
 from .runs import Run, find_run, lost_files
 from .settings import Training
@@ -61,9 +62,9 @@ class TrainLora:
         return {"required": sockets | cls.NAME.inputs(), "optional": settings, "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod
-    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
+    def IS_CHANGED(cls, lora_name: str | None = None, **_: Any) -> str:
         """ComfyUI keeps what a node gave; a LoRA that was deleted since must not come from there."""
-        return "\n".join(map(str, lost_files(lora_name, host.output_folder())))
+        return "\n".join(map(str, named(_lost_files, lora_name)))
 
     def execute(self, lora_name: str, node_id: str = "", **inputs: Any) -> dict[str, Any]:
         config = job_config(lora_name, **inputs)
@@ -101,6 +102,10 @@ def job_config(
             "validate": training.get("validate", ValidateSection()).model_dump() | measured,
         }
     )
+
+
+def _lost_files(name: str) -> list[Path]:
+    return lost_files(name, host.output_folder())
 
 
 def _train(run: Run, display: NodeDisplay) -> TrainResult:
