@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..trainer import draw_class_pictures
+from ..trainer.class_pictures import draw_class_set
 from ..trainer.config import BaseSection, DatasetSection, FolderSection, SaveSection
 from . import host
 from .bridge import NodeDisplay, run_beside
@@ -14,7 +14,10 @@ from .fingerprint import fingerprint, named
 from .sampling import PRECISION, SAMPLE, picture_inputs
 from .widgets import Input, Widgets
 
-FOLDER_HELP = "Folder of the pictures in output/lora_furnace/regularization. Pictures that it holds are not drawn again."
+FOLDER_HELP = (
+    "Folder in output/lora_furnace/regularization, with a folder inside for each set of settings. "
+    "Pictures that it holds are not drawn again."
+)
 
 
 class DrawRegularization(DatasetOption):
@@ -55,9 +58,9 @@ class DrawRegularization(DatasetOption):
         self, dataset: DatasetSection, base: BaseSection, count: int, folder_name: str, node_id: str = "", **values: Any
     ) -> tuple[DatasetSection]:
         sample, options, size = SAMPLE.build(values), PRECISION.values(values), (values["width"], values["height"])
-        folder = _folder(self.NAME.build({"folder_name": folder_name}).name)
-        run_beside(
-            lambda listen, stop: draw_class_pictures(base, sample, size, folder, count, listen=listen, stop=stop, **options),
+        root = _folder(self.NAME.build({"folder_name": folder_name}).name)
+        folder = run_beside(
+            lambda listen, stop: draw_class_set(base, sample, size, root, count, listen=listen, stop=stop, **options),
             NodeDisplay(node_id),
         )
         more = FolderSection(path=str(folder), regularization=True)
