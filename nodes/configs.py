@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ class SaveConfiguration:
             },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
+
+    @classmethod
+    def IS_CHANGED(cls, file_name: str | None = None, format: str | None = "yaml", **_: Any) -> str:
+        """A file that was deleted or edited since is written again."""
+        return fingerprint(named(_saved_as, file_name, format))
 
     def execute(
         self,
@@ -112,6 +118,11 @@ class LoadConfiguration:
             raise ValueError(f"config: there is no file yet; save one, or put a .yaml file into {host.config_roots()['input']} and press R")
         loaded = load_registered(host.config_file(config))
         return *links_of(loaded), loaded.save.name
+
+
+def _saved_as(name: str, ending: str) -> list[Path]:
+    """The files of this name and of those with a number behind it."""
+    return sorted(host.config_roots()["configs"].glob(f"{glob.escape(name)}*.{ending}"))
 
 
 def _free_place(name: str, ending: str, text: str) -> Path:

@@ -28,9 +28,9 @@ def named(find: Callable[..., Path | Iterable[Path]], *names: str | None) -> lis
         return []
     try:
         found = find(*names)
+        return [found] if isinstance(found, Path) else list(found)
     except (OSError, ValueError, TrainerError):
         return []
-    return [found] if isinstance(found, Path) else list(found)
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -33,6 +33,10 @@ class AddToQueue:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return TrainLora.INPUT_TYPES()
 
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")  # unequal to itself: the job may have been taken out, have failed, or its LoRA be gone
+
     def execute(self, node_id: str = "", **inputs: Any) -> tuple[str]:
         config = job_config(**inputs)
         text = _add(find_run(config, host.lora_folder(), host.output_folder()))

@@ -49,7 +49,7 @@ NODES = (
     "BlockAnalysis",
     "BlockAnalysisTrainer",
 )
-LOOK_EACH_TIME = ("Check", "QueueStatus")
+LOOK_EACH_TIME = ("Check", "QueueStatus", "AddToQueue")
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes", "execution", "latent_preview"}
 CONNECTION_TYPES = {"LF_BASE", "LF_DATASET", "LF_METHOD", "LF_TRAINING", "LOSS_MAP", "MODEL", "CLIP", "VAE"}
 

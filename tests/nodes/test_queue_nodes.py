@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from loaded_pack import Pack
 from test_train_node import inputs
@@ -13,6 +15,7 @@ def test_a_job_waits_is_trained_elsewhere_and_taken_by_train_lora(pack: Pack) ->
     (text,) = pack.call("AddToQueue", **inputs(pack))
     assert text.startswith("cat.yaml waits behind 0 jobs. In a terminal: cd ") and f'-m trainer queue "{folder}"' in text
     assert pack.call("AddToQueue", **inputs(pack)) == ("cat.yaml is waiting in the queue already",)
+    assert math.isnan(pack.node("AddToQueue").IS_CHANGED(lora_name="cat")), "it looks at the queue each time"
     (text,) = pack.call("AddToQueue", **inputs(pack, steps=3))
     assert text.startswith("cat_2.yaml waits behind 1 jobs")
     assert pack.call("QueueStatus", node_id="9") == ("waiting  cat.yaml\nwaiting  cat_2.yaml",)
