@@ -74,7 +74,7 @@ class Advice:
         files = _files(loras)
         if not files:
             raise ConfigError("loras: write at least one LoRA name, one a line, or connect lora_names of Train LoRA")
-        folder = host.output_folder() / "advice" / files[-1].stem
+        folder = host.own_folder("advice") / files[-1].stem
         config = _config(base, dataset, held_out, values)
         words = [line.strip() for line in attributes.splitlines() if line.strip()]
         chosen = {"loras": files, "strengths": parse_numbers(strengths), "trigger": trigger.strip(), "attributes": words}
@@ -101,4 +101,4 @@ def _config(base: BaseSection, dataset: DatasetSection, held_out: DatasetSection
     sections: dict[str, Any] = {"base": base, "dataset": dataset, "sample": SAMPLE.build(values), "train": PRECISION.values(values)}
     if held_out:
         sections["validate"] = ValidateSection(folder=held_out.folders[0].path)
-    return TrainConfig.model_validate(sections | {"save": {"dir": str(host.output_folder() / "advice"), "name": "advice"}})
+    return TrainConfig.model_validate(sections | {"save": {"dir": str(host.own_folder("advice")), "name": "advice"}})

@@ -68,4 +68,4 @@ class DrawRegularization(DatasetOption):
 
 
 def _folder(name: str) -> Path:
-    return host.regularization_root() / name
+    return host.own_folder("regularization") / name

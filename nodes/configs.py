@@ -14,7 +14,7 @@ from .fingerprint import fingerprint, named
 from .links import config_of, links_of
 from .registered import load_registered
 from .settings import Training
-from .widgets import Widgets
+from .train import TrainLora, run_name
 
 NOTHING = "(no configuration yet: save one, or put a .yaml file into ComfyUI's input folder, then press R)"
 FORMATS = {"yaml": to_yaml, "json": to_json}
@@ -35,7 +35,6 @@ class SaveConfiguration:
     OUTPUT_TOOLTIPS = ("The contents of the file, for Preview Any.",)
     FUNCTION = "execute"
     OUTPUT_NODE = True
-    NAME = Widgets(SaveSection, only=("name",), names={"name": "lora_name"})
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -45,7 +44,7 @@ class SaveConfiguration:
                 "base": ("LF_BASE", {"tooltip": "What the LoRA is trained on."}),
                 "dataset": ("LF_DATASET", {"tooltip": "The pictures and captions."}),
                 "file_name": ("STRING", {"default": "my_config", "tooltip": "Name of the file, without an ending."}),
-                **cls.NAME.inputs(),
+                **TrainLora.NAME.inputs(),
             },
             "optional": {
                 "lora": ("LF_METHOD", {"tooltip": f"LoRA Settings; {SETTINGS_HELP}"}),
@@ -74,7 +73,7 @@ class SaveConfiguration:
         node_id: str = "",
     ) -> tuple[str]:
         config = config_of(base, dataset, lora, training)
-        save = {"name": self.NAME.build({"lora_name": lora_name}).name, "dir": str(host.lora_folder())}
+        save = {"name": run_name(lora_name), "dir": str(host.lora_folder())}
         text = FORMATS[format](config.model_copy(update={"save": config.save.model_copy(update=save)}), full=full)
         path = _free_place(SaveSection(name=file_name).name, format, text)
         write_text(path, text)

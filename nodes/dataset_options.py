@@ -89,8 +89,9 @@ class LossMasks(DatasetOption):
 
     def execute(self, dataset: DatasetSection, masks: str = NO_MASKS, **values: Any) -> tuple[DatasetSection]:
         path = None if masks == NO_MASKS else str(host.picture_folder(masks))
-        learned = {folder: folder.masks is None and not folder.regularization for folder in dataset.folders}
-        folders = tuple(folder.model_copy(update={"masks": path}) if bare else folder for folder, bare in learned.items())
+        folders = tuple(
+            folder if folder.masks or folder.regularization else folder.model_copy(update={"masks": path}) for folder in dataset.folders
+        )
         return (dataset.model_copy(update={"folders": folders, **self.ALPHA.values(values)}),)
 
 

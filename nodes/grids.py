@@ -192,7 +192,7 @@ def _loras(text: str) -> list[Path]:
 
 
 def _folder(values: dict[str, Any]) -> Path:
-    return host.output_folder() / "grids" / NAME.build(values).name
+    return host.own_folder("grids") / NAME.build(values).name
 
 
 def _figure_inputs() -> dict[str, Input]:

@@ -22,6 +22,7 @@ import nodes as comfyui_nodes
 Interrupted = comfy.model_management.InterruptProcessingException
 ProgressBar = comfy.utils.ProgressBar
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+OWN_FOLDERS = ("advice", "configs", "grids", "queue", "regularization")  # in the output folder, beside those of the runs
 DEPTH = 3  # folders of pictures are looked for so many levels below a root
 
 
@@ -107,9 +108,10 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "lora_furnace"
 
 
-def regularization_root() -> Path:
-    """Where drawn regularisation pictures are kept, a folder for each name."""
-    return output_folder() / "regularization"
+def own_folder(name: str) -> Path:
+    """One of `OWN_FOLDERS`."""
+    assert name in OWN_FOLDERS, name
+    return output_folder() / name
 
 
 def preset_file() -> Path:
@@ -151,7 +153,7 @@ def picture_folder(name: str) -> Path:
 
 def config_roots() -> dict[str, Path]:
     """Folders of configuration files: saved ones, those that runs leave behind, and ComfyUI's input folder."""
-    return {"configs": output_folder() / "configs", "runs": output_folder(), "input": Path(folder_paths.get_input_directory())}
+    return {"configs": own_folder("configs"), "runs": output_folder(), "input": Path(folder_paths.get_input_directory())}
 
 
 def config_files() -> list[str]:

@@ -74,7 +74,7 @@ class QueueStatus:
 
 
 def _queue() -> QueueFolder:
-    return QueueFolder(host.output_folder() / "queue")
+    return QueueFolder(host.own_folder("queue"))
 
 
 def _add(run: Run) -> str:

@@ -99,6 +99,13 @@ def test_masks_count_for_folders_that_have_none(pack: Pack) -> None:
         pack.call("Masks", dataset=both, masks="../secret")
 
 
+def test_a_folder_that_counts_twice_stays_twice(pack: Pack) -> None:
+    cat = pack.call("Dataset", folder="input/cat")[0]
+    twice = pack.call("Dataset", folder="input/cat", also=cat)[0]
+    once, both = (pack.call("Masks", dataset=given, masks="input/cat")[0].folders for given in (cat, twice))
+    assert both == once * 2
+
+
 def test_regularization_folder_is_added(pack: Pack) -> None:
     write_pictures(pack.comfy.base / "input/classes", count=1)
     dataset = pack.call("Dataset", folder="input/cat")[0]

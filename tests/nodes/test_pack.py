@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -112,6 +113,14 @@ def test_chinese(shown_pack: Pack, name: str) -> None:
     assert set(entry["outputs"]) == {str(number) for number in range(len(kind.RETURN_TYPES))}
     texts = [*entry["inputs"].values(), *entry["outputs"].values()]
     assert all(text["name"] and text["tooltip"] for text in texts)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_chinese_says_the_same_number_for_what_is_not_set(shown_pack: Pack, name: str) -> None:
+    texts = json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))[f"LoraFurnace{name}"]["inputs"]
+    for key, (_, options) in visible_inputs(shown_pack.node(name)).items():
+        if number := re.search(r"(-?\d+) = not set\.", options["tooltip"]):
+            assert re.search(rf"(?<![-\d]){number[1]} = ", texts[key]["tooltip"]), key
 
 
 @pytest.mark.parametrize("name", NODES)

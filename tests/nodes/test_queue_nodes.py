@@ -32,6 +32,15 @@ def test_a_job_waits_is_trained_elsewhere_and_taken_by_train_lora(pack: Pack) ->
     assert pack.call("AddToQueue", **inputs(pack)) == ("cat.safetensors: already trained, nothing to do",)
 
 
+@pytest.mark.parametrize("name", ["queue", "configs", "Grids", "advice", "regularization"])
+def test_the_packs_own_folders_are_no_names_of_runs(pack: Pack, name: str) -> None:
+    for node in ("AddToQueue", "TrainLora"):
+        with pytest.raises(pack.part("trainer.errors").ConfigError, match="lora_name: .* own folder"):
+            pack.call(node, **inputs(pack, name=name))
+    with pytest.raises(pack.part("trainer.errors").ConfigError, match="lora_name: .* own folder"):
+        pack.call("SaveConfiguration", base=pack.base(), dataset=inputs(pack)["dataset"], file_name="job", lora_name=name)
+
+
 def test_names_are_checked(pack: Pack) -> None:
     with pytest.raises(pack.part("trainer.errors").ConfigError, match="lora_name"):
         pack.call("AddToQueue", **inputs(pack, name="a/b"))
