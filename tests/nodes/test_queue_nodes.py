@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import subprocess
 
 import pytest
 from loaded_pack import Pack
@@ -13,7 +15,10 @@ def test_a_job_waits_is_trained_elsewhere_and_taken_by_train_lora(pack: Pack) ->
     folder = pack.comfy.base / "output/lora_furnace/queue"
     assert pack.call("QueueStatus", node_id="9") == ("the queue is empty",)
     (text,) = pack.call("AddToQueue", **inputs(pack))
-    assert text.startswith("cat.yaml waits behind 0 jobs. In a terminal: cd ") and f'-m trainer queue "{folder}"' in text
+    said, _, command = text.partition(". In a terminal: ")
+    assert said == "cat.yaml waits behind 0 jobs" and shlex.split(command)[-2:] == ["queue", str(folder)]
+    shown = subprocess.run([*shlex.split(command), "--status"], cwd="/", capture_output=True, text=True, check=True)
+    assert "waiting  cat.yaml" in shown.stdout
     assert pack.call("AddToQueue", **inputs(pack)) == ("cat.yaml is waiting in the queue already",)
     assert math.isnan(pack.node("AddToQueue").IS_CHANGED(lora_name="cat")), "it looks at the queue each time"
     (text,) = pack.call("AddToQueue", **inputs(pack, steps=3))
