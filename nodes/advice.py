@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..trainer import advise
@@ -11,6 +12,7 @@ from ..trainer.evaluate.advise import STRENGTHS
 from ..trainer.evaluate.axes import parse_numbers
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
+from .fingerprint import fingerprint, named
 from .outputs import AnyName
 from .sampling import PRECISION
 from .widgets import Widgets
@@ -61,14 +63,18 @@ class Advice:
         }
         return {"required": required, "optional": held_out | SAMPLE.inputs() | PRECISION.inputs(), "hidden": {"node_id": "UNIQUE_ID"}}
 
+    @classmethod
+    def IS_CHANGED(cls, loras: str | None = None, **_: Any) -> str:
+        return fingerprint(named(_files, loras))
+
     def execute(
         self, base: BaseSection, dataset: DatasetSection, loras: str, strengths: str, trigger: str, attributes: str,
         held_out: DatasetSection | None = None, node_id: str = "", **values: Any,
     ) -> dict[str, Any]:  # fmt: skip
-        files = [host.model_path("loras", line.strip()) for line in loras.splitlines() if line.strip()]
+        files = _files(loras)
         if not files:
             raise ConfigError("loras: write at least one LoRA name, one a line, or connect lora_names of Train LoRA")
-        folder = host.output_folder() / "advice" / files[-1].stem
+        folder = host.own_folder("advice") / files[-1].stem
         config = _config(base, dataset, held_out, values)
         words = [line.strip() for line in attributes.splitlines() if line.strip()]
         chosen = {"loras": files, "strengths": parse_numbers(strengths), "trigger": trigger.strip(), "attributes": words}
@@ -86,9 +92,13 @@ class Advice:
         }
 
 
+def _files(loras: str) -> list[Path]:
+    return [host.model_path("loras", line.strip()) for line in loras.splitlines() if line.strip()]
+
+
 def _config(base: BaseSection, dataset: DatasetSection, held_out: DatasetSection | None, values: dict[str, Any]) -> TrainConfig:
     """The job as far as measuring asks for it; its caches are shared by all advice."""
     sections: dict[str, Any] = {"base": base, "dataset": dataset, "sample": SAMPLE.build(values), "train": PRECISION.values(values)}
     if held_out:
         sections["validate"] = ValidateSection(folder=held_out.folders[0].path)
-    return TrainConfig.model_validate(sections | {"save": {"dir": str(host.output_folder() / "advice"), "name": "advice"}})
+    return TrainConfig.model_validate(sections | {"save": {"dir": str(host.own_folder("advice")), "name": "advice"}})

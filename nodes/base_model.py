@@ -8,7 +8,7 @@ from typing import Any
 from ..trainer.config import BaseSection, DatasetSection, FolderSection
 from ..trainer.demo import base_folder, dataset_folder, heldout_folder
 from . import host
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .widgets import Widgets, optional_inputs
 
 OWN_VAE = "the checkpoint's own"
@@ -39,8 +39,8 @@ class BaseModel:
         }
 
     @classmethod
-    def IS_CHANGED(cls, checkpoint: str, **_: Any) -> str:
-        return fingerprint([_path(checkpoint)])
+    def IS_CHANGED(cls, checkpoint: str | None = None, **_: Any) -> str:
+        return fingerprint(named(_path, checkpoint))
 
     def execute(self, checkpoint: str, vae: str = OWN_VAE, **values: Any) -> tuple[BaseSection]:
         vae_path = None if vae == OWN_VAE else str(host.model_path("vae", vae))

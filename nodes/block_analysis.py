@@ -21,7 +21,7 @@ from . import host, pictures
 from .block_bars import vector_bars
 from .blocks import lora_input, own_presets, presets_for_list
 from .bridge import NodeDisplay, run_beside
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .native_grid import draw_native
 from .sampling import PRECISION, SAMPLE, native_samplers, picture_inputs
 from .sockets import PLAIN_MODELS
@@ -65,8 +65,8 @@ class BlockAnalysis:
         return {"required": models | native_samplers(_inputs(512)), "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod
-    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
-        return fingerprint([host.model_path("loras", lora_name), host.preset_file()])
+    def IS_CHANGED(cls, lora_name: str | None = None, **_: Any) -> str:
+        return fingerprint([*named(host.model_path, "loras", lora_name), host.preset_file()])
 
     def execute(self, model: Any, clip: Any, vae: Any, lora_name: str, node_id: str = "", **values: Any) -> dict[str, Any]:
         sample, size = _sample(values)

@@ -10,7 +10,7 @@ from ..trainer.config import AdapterSection, BlockSection, SaveSection
 from ..trainer.errors import ConfigError
 from . import host
 from .block_bars import part_bars, vector_bars
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .outputs import AnyName
 from .sockets import PLAIN_MODELS
 from .widgets import Input, Widgets, optional_inputs
@@ -58,8 +58,8 @@ class LoadLoraBlockWeight:
         return {"required": PLAIN_MODELS | lora_input() | _strengths() | _block_inputs()}
 
     @classmethod
-    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
-        return fingerprint([host.model_path("loras", lora_name), host.preset_file()])
+    def IS_CHANGED(cls, lora_name: str | None = None, **_: Any) -> str:
+        return fingerprint([*named(host.model_path, "loras", lora_name), host.preset_file()])
 
     def execute(self, model: Any, clip: Any, lora_name: str, strength_model: float, strength_clip: float, **blocks: Any) -> tuple[Any, ...]:
         lora = _weighted(host.load_lora(host.model_path("loras", lora_name)), **blocks)

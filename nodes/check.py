@@ -8,7 +8,7 @@ from ..trainer import check
 from ..trainer.config import AdapterSection, BaseSection, DatasetSection
 from . import host
 from .bridge import NodeDisplay, run_beside
-from .links import config_of
+from .links import config_of, with_cache
 from .settings import Training
 
 
@@ -57,10 +57,11 @@ class CheckTraining:
         training: Training | None = None,
         node_id: str = "",
     ) -> dict[str, Any]:
-        config = config_of(base, dataset, lora, training)
+        config = config_of(base, with_cache(dataset), lora, training)
         places = {"dir": str(host.lora_folder()), "run_dir": str(host.output_folder())}
         config = config.model_copy(update={"save": config.save.model_copy(update=places)})
-        report = run_beside(lambda _listen, _stop: check(config), NodeDisplay(node_id), free=False)
+        # Train LoRA takes a free name, or goes on: files of any name are in nobody's way.
+        report = run_beside(lambda _listen, _stop: check(config, resume=True), NodeDisplay(node_id), free=False)
         text = "\n".join(report.lines())
         host.show_text(text, node_id)
         return {"ui": {"text": [text]}, "result": (text, report.plan.total_steps, report.estimate.total_mib)}

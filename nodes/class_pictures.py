@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..trainer import draw_class_pictures
+from ..trainer.class_pictures import draw_class_set
 from ..trainer.config import BaseSection, DatasetSection, FolderSection, SaveSection
 from . import host
 from .bridge import NodeDisplay, run_beside
 from .dataset_options import DATASET, DatasetOption
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .sampling import PRECISION, SAMPLE, picture_inputs
 from .widgets import Input, Widgets
 
-FOLDER_HELP = "Folder of the pictures in output/lora_furnace/regularization. Pictures that it holds are not drawn again."
+FOLDER_HELP = (
+    "Folder in output/lora_furnace/regularization, with a folder inside for each set of settings. "
+    "Pictures that it holds are not drawn again."
+)
 
 
 class DrawRegularization(DatasetOption):
@@ -47,17 +50,17 @@ class DrawRegularization(DatasetOption):
         return {"required": required, "optional": PRECISION.inputs(), "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod
-    def IS_CHANGED(cls, folder_name: str, **_: Any) -> str:
+    def IS_CHANGED(cls, folder_name: str | None = None, **_: Any) -> str:
         """A picture that was thrown away is drawn again, and an edited caption is noticed."""
-        return fingerprint([_folder(folder_name)])
+        return fingerprint(named(_folder, folder_name))
 
     def execute(
         self, dataset: DatasetSection, base: BaseSection, count: int, folder_name: str, node_id: str = "", **values: Any
     ) -> tuple[DatasetSection]:
         sample, options, size = SAMPLE.build(values), PRECISION.values(values), (values["width"], values["height"])
-        folder = _folder(self.NAME.build({"folder_name": folder_name}).name)
-        run_beside(
-            lambda listen, stop: draw_class_pictures(base, sample, size, folder, count, listen=listen, stop=stop, **options),
+        root = _folder(self.NAME.build({"folder_name": folder_name}).name)
+        folder = run_beside(
+            lambda listen, stop: draw_class_set(base, sample, size, root, count, listen=listen, stop=stop, **options),
             NodeDisplay(node_id),
         )
         more = FolderSection(path=str(folder), regularization=True)
@@ -65,4 +68,4 @@ class DrawRegularization(DatasetOption):
 
 
 def _folder(name: str) -> Path:
-    return host.output_folder() / "regularization" / name
+    return host.own_folder("regularization") / name

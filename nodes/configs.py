@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection, to_json, to_yaml
 from ..trainer.files import write_text
 from . import host
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .links import config_of, links_of
 from .registered import load_registered
 from .settings import Training
-from .widgets import Widgets
+from .train import TrainLora, run_name
 
 NOTHING = "(no configuration yet: save one, or put a .yaml file into ComfyUI's input folder, then press R)"
 FORMATS = {"yaml": to_yaml, "json": to_json}
@@ -34,7 +35,6 @@ class SaveConfiguration:
     OUTPUT_TOOLTIPS = ("The contents of the file, for Preview Any.",)
     FUNCTION = "execute"
     OUTPUT_NODE = True
-    NAME = Widgets(SaveSection, only=("name",), names={"name": "lora_name"})
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class SaveConfiguration:
                 "base": ("LF_BASE", {"tooltip": "What the LoRA is trained on."}),
                 "dataset": ("LF_DATASET", {"tooltip": "The pictures and captions."}),
                 "file_name": ("STRING", {"default": "my_config", "tooltip": "Name of the file, without an ending."}),
-                **cls.NAME.inputs(),
+                **TrainLora.NAME.inputs(),
             },
             "optional": {
                 "lora": ("LF_METHOD", {"tooltip": f"LoRA Settings; {SETTINGS_HELP}"}),
@@ -54,6 +54,11 @@ class SaveConfiguration:
             },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
+
+    @classmethod
+    def IS_CHANGED(cls, file_name: str | None = None, format: str | None = "yaml", **_: Any) -> str:
+        """A file that was deleted or edited since is written again."""
+        return fingerprint(named(_saved_as, file_name, format))
 
     def execute(
         self,
@@ -68,7 +73,7 @@ class SaveConfiguration:
         node_id: str = "",
     ) -> tuple[str]:
         config = config_of(base, dataset, lora, training)
-        save = {"name": self.NAME.build({"lora_name": lora_name}).name, "dir": str(host.lora_folder())}
+        save = {"name": run_name(lora_name), "dir": str(host.lora_folder())}
         text = FORMATS[format](config.model_copy(update={"save": config.save.model_copy(update=save)}), full=full)
         path = _free_place(SaveSection(name=file_name).name, format, text)
         write_text(path, text)
@@ -104,14 +109,19 @@ class LoadConfiguration:
         }
 
     @classmethod
-    def IS_CHANGED(cls, config: str) -> str:
-        return "" if config == NOTHING else fingerprint([host.config_file(config)])
+    def IS_CHANGED(cls, config: str | None = None) -> str:
+        return fingerprint(named(host.config_file, config))
 
     def execute(self, config: str) -> tuple[Any, ...]:
         if config == NOTHING:
             raise ValueError(f"config: there is no file yet; save one, or put a .yaml file into {host.config_roots()['input']} and press R")
         loaded = load_registered(host.config_file(config))
         return *links_of(loaded), loaded.save.name
+
+
+def _saved_as(name: str, ending: str) -> list[Path]:
+    """The files of this name and of those with a number behind it."""
+    return sorted(host.config_roots()["configs"].glob(f"{glob.escape(name)}*.{ending}"))
 
 
 def _free_place(name: str, ending: str, text: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..trainer.config import BucketSection, CacheSection, CaptionSection, DatasetSection, FolderSection
 from . import host
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .widgets import Widgets, optional_inputs
 
 BASIC_CAPTIONS = ("missing", "shuffle", "keep_tokens", "separator")  # the others are on the Captions node
@@ -17,11 +17,6 @@ NOTHING = "(no pictures yet: put a folder of pictures into ComfyUI's input folde
 def folder_choices() -> list[str]:
     """The folders of pictures that ComfyUI has, or one entry that says how to get some."""
     return host.picture_folders() or [NOTHING]
-
-
-def folder_stamp(folder: str) -> str:
-    """Changes with the files of a chosen folder."""
-    return "" if folder == NOTHING else fingerprint([host.picture_folder(folder)])
 
 
 def given_folder(folder: str) -> Path:
@@ -66,8 +61,8 @@ class Dataset:
         }
 
     @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
-        return folder_stamp(folder)
+    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
+        return fingerprint(named(host.picture_folder, folder))
 
     def execute(self, folder: str, also: DatasetSection | None = None, **values: Any) -> tuple[DatasetSection]:
         own = self.FOLDER.build(values, path=str(given_folder(folder)))

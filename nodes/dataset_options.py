@@ -6,8 +6,8 @@ from typing import Any
 
 from ..trainer.config import AugmentSection, CaptionSection, DatasetSection, FolderSection
 from . import host
-from .dataset import BASIC_CAPTIONS, folder_choices, folder_stamp, given_folder
-from .fingerprint import fingerprint
+from .dataset import BASIC_CAPTIONS, folder_choices, given_folder
+from .fingerprint import fingerprint, named
 from .widgets import Widgets, optional_inputs
 
 DATASET = ("LF_DATASET", {"tooltip": "The dataset whose settings are changed: Dataset Folder, Demo Base, or another node of this kind."})
@@ -84,13 +84,14 @@ class LossMasks(DatasetOption):
         return {"required": {"dataset": DATASET}, "optional": {"masks": masks, **alpha}}
 
     @classmethod
-    def IS_CHANGED(cls, masks: str = NO_MASKS, **_: Any) -> str:
-        return "" if masks == NO_MASKS else fingerprint([host.picture_folder(masks)])
+    def IS_CHANGED(cls, masks: str | None = NO_MASKS, **_: Any) -> str:
+        return fingerprint(named(host.picture_folder, masks))
 
     def execute(self, dataset: DatasetSection, masks: str = NO_MASKS, **values: Any) -> tuple[DatasetSection]:
         path = None if masks == NO_MASKS else str(host.picture_folder(masks))
-        learned = {folder: folder.masks is None and not folder.regularization for folder in dataset.folders}
-        folders = tuple(folder.model_copy(update={"masks": path}) if bare else folder for folder, bare in learned.items())
+        folders = tuple(
+            folder if folder.masks or folder.regularization else folder.model_copy(update={"masks": path}) for folder in dataset.folders
+        )
         return (dataset.model_copy(update={"folders": folders, **self.ALPHA.values(values)}),)
 
 
@@ -112,8 +113,8 @@ class RegularizationFolder(DatasetOption):
         return {"required": required, "optional": optional_inputs(cls.FOLDER)}
 
     @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
-        return folder_stamp(folder)
+    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
+        return fingerprint(named(host.picture_folder, folder))
 
     def execute(self, dataset: DatasetSection, folder: str, **values: Any) -> tuple[DatasetSection]:
         more = self.FOLDER.build(values, path=str(given_folder(folder)), regularization=True)

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from ..trainer.errors import TrainerError
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """A digest over name, size and time of every file that is, or lies below, one of the paths."""
-    digest = hashlib.sha256()
+    """A digest over name, size and time of every file that is, or lies below, one of the paths; empty where there is none."""
+    lines = []
     for path in paths:
         for file in sorted(_files(path)):
             stat = file.stat()
-            digest.update(f"{file}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+            lines.append(f"{file}|{stat.st_size}|{stat.st_mtime_ns}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest() if lines else ""
+
+
+def named(find: Callable[..., Path | Iterable[Path]], *names: str | None) -> list[Path]:
+    """What `find` gives for a widget's text. Nothing where there is no such file, or the text is a link.
+
+    For IS_CHANGED, which is given None for a link, or no value at all. The node behind the link says whether it has changed.
+    """
+    if None in names:
+        return []
+    try:
+        found = find(*names)
+        return [found] if isinstance(found, Path) else list(found)
+    except (OSError, ValueError, TrainerError):
+        return []
 
 
 def _files(path: Path) -> Iterator[Path]:

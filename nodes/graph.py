@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,24 @@ def origin_of(graph: Graph | None, node_id: str, inputs: Iterable[str]) -> str |
     if not graph or node_id not in graph:
         return None
     try:
-        tree = [_upstream(graph, graph[node_id]["inputs"][name]) for name in inputs]
+        values = [graph[node_id]["inputs"][name] for name in inputs]
+        nodes = _upstream(graph, values)
     except KeyError:
         return None
-    files = fingerprint(sorted({file for text in _texts(tree) for file in host.named_files(text)}))
-    return hashlib.sha256(json.dumps([tree, files], sort_keys=True, default=str).encode()).hexdigest()
+    marks: dict[str, str] = {}
+    for name in TopologicalSorter(nodes).static_order():
+        marks[name] = _digest([graph[name]["class_type"], _marked(graph[name]["inputs"], marks)])
+    files = {file for text in _texts([graph[name]["inputs"] for name in nodes]) for file in host.named_paths(text)}
+    return _digest([_marked(dict(enumerate(values)), marks), fingerprint(sorted(files))])
 
 
 def checkpoint_of(graph: Graph | None, node_id: str, name: str) -> Path | None:
     """The checkpoint that is named upstream of an input, if there is just one."""
     try:
-        texts = set(_texts(_upstream(graph or {}, (graph or {})[node_id]["inputs"][name])))
+        nodes = _upstream(graph or {}, [(graph or {})[node_id]["inputs"][name]])
     except KeyError:
         return None
+    texts = {text for node in nodes for text in _texts((graph or {})[node]["inputs"])}
     found = [host.model_path("checkpoints", text) for text in sorted(texts & set(host.model_files("checkpoints")))]
     return found[0] if len(found) == 1 else None
 
@@ -45,12 +51,28 @@ def metadata(graph: Graph | None, extra: Mapping[str, Any] | None) -> dict[str, 
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def _upstream(graph: Graph, value: Any) -> Any:
-    """A link as the node it comes from, with that node's own inputs; other values as they are."""
-    if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)):
-        return value
-    node = graph[value[0]]
-    return [node["class_type"], value[1], {name: _upstream(graph, item) for name, item in sorted(node["inputs"].items())}]
+def _upstream(graph: Graph, values: Iterable[Any]) -> dict[str, set[str]]:
+    """Every node that these values come from, directly or not, with the nodes that it is linked to itself."""
+    found: dict[str, set[str]] = {}
+    waiting = {value[0] for value in values if _is_link(value)}
+    while waiting:
+        name = waiting.pop()
+        found[name] = {value[0] for value in graph[name]["inputs"].values() if _is_link(value)}
+        waiting |= found[name] - found.keys()
+    return found
+
+
+def _is_link(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+
+
+def _marked(inputs: Mapping[Any, Any], marks: Mapping[str, str]) -> dict[Any, Any]:
+    """The inputs with the digest of a node in place of its id, which says nothing."""
+    return {name: [marks[value[0]], value[1]] if _is_link(value) else value for name, value in inputs.items()}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _texts(tree: Any) -> Iterator[str]:

@@ -25,6 +25,7 @@ from ..trainer.events import never
 from ..trainer.sample import requests
 from . import graph, host, pictures
 from .bridge import NodeDisplay, run_beside
+from .fingerprint import fingerprint, named
 from .native_grid import NativePainter
 from .sampling import PRECISION, SAMPLE, native_samplers, picture_inputs
 from .sockets import PLAIN_MODELS
@@ -32,6 +33,7 @@ from .widgets import Input, Widgets
 
 NAME = Widgets(SaveSection, only=("name",), names={"name": "grid_name"})
 NOTHING = "nothing"
+FILE_AXES = ("lora", "checkpoint")  # whose values are files
 ALIASES = ["xyz plot", "xy plot", "lora grid", "lora strength", "compare loras", "compare epochs", "efficiency"]
 GRIDS_HELP = "Labelled grids: X across, Y down, a page for each prompt and value of Z. They are in the folder of the grid too."
 TABLE_HELP = "The figures of every picture as CSV; they are in the folder too, as figures.csv."
@@ -50,6 +52,10 @@ class GridNode:
     OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP, TABLE_HELP)
     OUTPUT_NODE = True
     FUNCTION = "execute"
+
+    @classmethod
+    def IS_CHANGED(cls, **values: Any) -> str:
+        return fingerprint([*_typed_files(values), host.preset_file()])
 
 
 class Grid(GridNode):
@@ -125,9 +131,9 @@ def _inputs(side: int) -> dict[str, Input]:
 
 def _plan(values: dict[str, Any], samplers: list[str], schedulers: list[str]) -> GridPlan:
     presets = [path for path in (host.preset_file(),) if path.is_file()]
-    names = Names(_loras, lambda name: str(host.model_path("checkpoints", name)), samplers, schedulers, read_presets(*presets))
+    names = Names(_loras, _checkpoint, samplers, schedulers, read_presets(*presets))
     sample = SAMPLE.build(values)
-    files = [file for line in values["loras"].splitlines() if line.strip() for file in _loras(line.strip())]
+    files = _listed(values["loras"])
     kinds = {name: values[f"{name}_axis"] for name in "xyz" if values[f"{name}_axis"] != NOTHING}
     own = {name: values[f"{name}_values"].strip() for name in kinds}
     from_list = [name for name, kind in kinds.items() if kind == "lora" and not own[name] and files]
@@ -139,6 +145,33 @@ def _plan(values: dict[str, Any], samplers: list[str], schedulers: list[str]) ->
     tested = tested or ((first,) if first else ())
     size = (values["width"], values["height"])
     return GridPlan(tuple(requests(sample, size)), (*tested, *parse_uses(values["stack"], names)), **axes)
+
+
+def _typed_files(values: dict[str, Any]) -> list[Path]:
+    """The files that the node's own texts name."""
+    axes = [(values.get(f"{name}_axis"), values.get(f"{name}_values")) for name in "xyz"]
+    return [
+        *named(_listed, values.get("loras")),
+        *named(_stacked, values.get("stack")),
+        *(file for kind, text in axes if kind in FILE_AXES for file in named(_axis_files, kind, text)),
+        *named(host.model_path, "clip_vision", values.get("clip_vision")),
+    ]
+
+
+def _axis_files(kind: str, text: str) -> list[Path]:
+    return [Path(value) for value in make_axis(kind, text, Names(_loras, _checkpoint)).values]
+
+
+def _stacked(text: str) -> list[Path]:
+    return [use.file for use in parse_uses(text, Names(_loras, _checkpoint))]
+
+
+def _listed(text: str) -> list[Path]:
+    return [file for line in text.splitlines() if line.strip() for file in _loras(line.strip())]
+
+
+def _checkpoint(name: str) -> str:
+    return str(host.model_path("checkpoints", name))
 
 
 def _loras(text: str) -> list[Path]:
@@ -159,7 +192,7 @@ def _loras(text: str) -> list[Path]:
 
 
 def _folder(values: dict[str, Any]) -> Path:
-    return host.output_folder() / "grids" / NAME.build(values).name
+    return host.own_folder("grids") / NAME.build(values).name
 
 
 def _figure_inputs() -> dict[str, Input]:

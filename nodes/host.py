@@ -22,6 +22,7 @@ import nodes as comfyui_nodes
 Interrupted = comfy.model_management.InterruptProcessingException
 ProgressBar = comfy.utils.ProgressBar
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+OWN_FOLDERS = ("advice", "configs", "grids", "queue", "regularization")  # in the output folder, beside those of the runs
 DEPTH = 3  # folders of pictures are looked for so many levels below a root
 
 
@@ -78,12 +79,24 @@ def diffusers_folders() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def named_files(text: str) -> list[Path]:
-    """Files of any registered kind that have this name."""
+def named_paths(text: str) -> list[Path]:
+    """What a widget's text may name: files of any registered kind, and files and folders of pictures."""
     if not text or len(text) > 255 or "\n" in text:
         return []
     found = (folder_paths.get_full_path(kind, text) for kind in model_kinds())
-    return [Path(path) for path in found if path]
+    return [*(Path(path) for path in found if path), *_named_pictures(text)]
+
+
+def _named_pictures(text: str) -> list[Path]:
+    """Below the folder that the end of the text names, as in "cat.png [output]"; else below those of `picture_roots`."""
+    name, marked = folder_paths.annotated_filepath(text)
+    roots = picture_roots()
+    label, _, inside = name.partition("/")
+    places = [(root, name) for root in ([Path(marked)] if marked else roots.values())]
+    places += [(roots[label], inside)] if label in roots and not marked else []
+    paths = [(root, Path(os.path.normpath(root / inside))) for root, inside in places]
+    # os.path: unlike Path it takes a long sentence for what it is, the name of nothing
+    return [path for root, path in paths if root in path.parents and os.path.exists(path)]  # noqa: PTH110
 
 
 def lora_folder() -> Path:
@@ -93,6 +106,12 @@ def lora_folder() -> Path:
 def output_folder() -> Path:
     """Where runs keep their log, samples and state."""
     return Path(folder_paths.get_output_directory()) / "lora_furnace"
+
+
+def own_folder(name: str) -> Path:
+    """One of `OWN_FOLDERS`."""
+    assert name in OWN_FOLDERS, name
+    return output_folder() / name
 
 
 def preset_file() -> Path:
@@ -134,7 +153,7 @@ def picture_folder(name: str) -> Path:
 
 def config_roots() -> dict[str, Path]:
     """Folders of configuration files: saved ones, those that runs leave behind, and ComfyUI's input folder."""
-    return {"configs": output_folder() / "configs", "runs": output_folder(), "input": Path(folder_paths.get_input_directory())}
+    return {"configs": own_folder("configs"), "runs": output_folder(), "input": Path(folder_paths.get_input_directory())}
 
 
 def config_files() -> list[str]:

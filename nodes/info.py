@@ -6,7 +6,7 @@ from typing import Any
 
 from ..trainer.tools.info import read_info
 from . import host
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .sockets import PLAIN_MODELS
 
 
@@ -35,8 +35,8 @@ class LoraInfo:
         return {"required": {"lora_name": name}, "optional": PLAIN_MODELS, "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod
-    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
-        return fingerprint([host.model_path("loras", lora_name)])
+    def IS_CHANGED(cls, lora_name: str | None = None, **_: Any) -> str:
+        return fingerprint(named(host.model_path, "loras", lora_name))
 
     def execute(self, lora_name: str, model: Any = None, clip: Any = None, node_id: str = "") -> dict[str, Any]:
         info = read_info(host.model_path("loras", lora_name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..trainer.config import AdapterSection, BaseSection, DatasetSection, TrainConfig
+from . import host
 from .settings import Training
 
 _OWN_LINKS = ("base", "dataset", "method")  # the rest travels together, along LF_TRAINING
@@ -13,6 +14,11 @@ def config_of(
 ) -> TrainConfig:
     """The configuration that links amount to."""
     return TrainConfig.model_validate({"base": base, "dataset": dataset, "method": lora or AdapterSection(), **(training or {})})
+
+
+def with_cache(dataset: DatasetSection) -> DatasetSection:
+    """The dataset with the one cache of all trainings, so that each picture is encoded and looked at only once."""
+    return dataset.model_copy(update={"cache": dataset.cache.model_copy(update={"dir": str(host.output_folder() / ".cache")})})
 
 
 def links_of(config: TrainConfig) -> tuple[BaseSection, DatasetSection, AdapterSection, Training]:

@@ -8,8 +8,8 @@ from ..trainer.config import BaseSection, DatasetSection, SaveSection, TrainConf
 from ..trainer.evaluate.image_losses import measure_images
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
-from .fingerprint import fingerprint
-from .links import config_of
+from .fingerprint import fingerprint, named
+from .links import config_of, with_cache
 from .widgets import Widgets
 
 BASE_ALONE = "the base model alone"
@@ -49,8 +49,8 @@ class OddPictures:
         }
 
     @classmethod
-    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
-        return fingerprint([] if lora_name == BASE_ALONE else [host.model_path("loras", lora_name)])
+    def IS_CHANGED(cls, lora_name: str | None = None, **_: Any) -> str:
+        return fingerprint(named(host.model_path, "loras", lora_name))
 
     def execute(self, base: BaseSection, dataset: DatasetSection, lora_name: str, node_id: str = "", **values: Any) -> dict[str, Any]:
         config = _config(base, dataset, self.DEVICE.build(values))
@@ -64,7 +64,6 @@ class OddPictures:
 
 
 def _config(base: BaseSection, dataset: DatasetSection, train: TrainSection) -> TrainConfig:
-    """The job of Train LoRA with the same links, so that the pictures are cached only once."""
-    cache = dataset.cache.model_copy(update={"dir": str(host.output_folder() / ".cache")})
+    """The job of Train LoRA with the same links."""
     save = SaveSection(dir=str(host.output_folder()))
-    return config_of(base, dataset.model_copy(update={"cache": cache}), training={"train": train, "save": save})
+    return config_of(base, with_cache(dataset), training={"train": train, "save": save})

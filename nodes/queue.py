@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 from ..trainer.config import to_yaml
+from ..trainer.program import trainer_command, typed
 from ..trainer.queue import QueueFolder
 from ..trainer.queue.status import status_of
 from . import host
@@ -32,6 +31,10 @@ class AddToQueue:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return TrainLora.INPUT_TYPES()
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")  # unequal to itself: the job may have been taken out, have failed, or its LoRA be gone
 
     def execute(self, node_id: str = "", **inputs: Any) -> tuple[str]:
         config = job_config(**inputs)
@@ -70,7 +73,7 @@ class QueueStatus:
 
 
 def _queue() -> QueueFolder:
-    return QueueFolder(host.output_folder() / "queue")
+    return QueueFolder(host.own_folder("queue"))
 
 
 def _add(run: Run) -> str:
@@ -83,9 +86,5 @@ def _add(run: Run) -> str:
         return f"{file} is {known[file]} in the queue already"
     queue.add(file, to_yaml(run.config))
     run.remember()  # so that its name is taken, and Train LoRA finds the result
-    return f"{file} waits behind {len(known)} jobs. In a terminal: {_command(queue.folder)}"
-
-
-def _command(folder: Path) -> str:
-    pack = Path(__file__).resolve().parents[1]
-    return f'cd "{pack}" && "{sys.executable}" -m trainer queue "{folder}"'
+    line = typed(trainer_command("queue", str(queue.folder)))
+    return f"{file} waits behind {len(known)} jobs. In a terminal: {line}"

@@ -35,7 +35,7 @@ def _require_registered(config: TrainConfig) -> None:
 
 def _named_paths(config: TrainConfig) -> Iterator[tuple[str, str, list[Path]]]:
     """Every file and folder that a configuration reads, with the folders it may lie in."""
-    pictures = [*host.picture_roots().values(), dataset_folder(), heldout_folder()]
+    pictures = [*host.picture_roots().values(), host.own_folder("regularization"), dataset_folder(), heldout_folder()]
     yield "base.checkpoint", config.base.checkpoint, [*host.model_roots("checkpoints"), *host.diffusers_roots(), base_folder()]
     if config.base.vae:
         yield "base.vae", config.base.vae, host.model_roots("vae")

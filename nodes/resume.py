@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..trainer import TrainConfig
 from ..trainer.config import TrainSection
 from . import host
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .registered import load_registered
 from .runs import CONFIG_FILE, RECORD, STATE_FILE, describe_run, reopen_run, saved_runs
 from .train import TrainLora, perform
@@ -45,8 +46,8 @@ class ResumeTraining:
         return {"required": {"run": run}, "optional": numbers, "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod
-    def IS_CHANGED(cls, run: str, **_: Any) -> str:
-        return fingerprint(host.output_folder() / run / name for name in (STATE_FILE, CONFIG_FILE, RECORD))
+    def IS_CHANGED(cls, run: str | None = None, **_: Any) -> str:
+        return fingerprint(named(_traces, run))
 
     def execute(self, run: str, epochs: int = 0, steps: int = 0, node_id: str = "") -> dict[str, Any]:
         runs = host.output_folder()
@@ -54,6 +55,11 @@ class ResumeTraining:
             raise ValueError(f"run: {run!r} is not a folder below {runs} with a state to go on from; train something, then press R")
         config = _longer(load_registered(runs / run / CONFIG_FILE), epochs, steps)
         return perform(reopen_run(config, run, host.lora_folder(), runs), run, node_id)
+
+
+def _traces(run: str) -> list[Path]:
+    """The files that say where a run stands."""
+    return [host.output_folder() / run / name for name in (STATE_FILE, CONFIG_FILE, RECORD)]
 
 
 def _longer(config: TrainConfig, epochs: int, steps: int) -> TrainConfig:

@@ -20,7 +20,7 @@ from ..trainer.config import (
 )
 from ..trainer.config.section import Section
 from . import host
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, named
 from .widgets import Widgets, optional_inputs
 
 Training = Mapping[str, Any]  # what travels along an LF_TRAINING link: sections of a TrainConfig, under their YAML names, and from_presets
@@ -53,8 +53,8 @@ class LoraSettings:
         }
 
     @classmethod
-    def IS_CHANGED(cls, continue_from: str = FRESH, **_: Any) -> str:
-        return fingerprint([] if continue_from == FRESH else [host.model_path("loras", continue_from)])
+    def IS_CHANGED(cls, continue_from: str | None = FRESH, **_: Any) -> str:
+        return fingerprint(named(host.model_path, "loras", continue_from))
 
     def execute(self, continue_from: str = FRESH, **values: Any) -> tuple[AdapterSection]:
         start = None if continue_from == FRESH else str(host.model_path("loras", continue_from))

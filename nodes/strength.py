@@ -17,6 +17,7 @@ from ..trainer.evaluate.xyz import DrawnGrid, draw_cells
 from ..trainer.events import never
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
+from .fingerprint import fingerprint, named
 from .native_grid import NativePainter
 from .sampling import PRECISION, SAMPLE, native_samplers, picture_inputs
 from .sockets import PLAIN_MODELS
@@ -40,6 +41,10 @@ class TestNode:
     OUTPUT_TOOLTIPS = (GRIDS_HELP, IMAGES_HELP)
     OUTPUT_NODE = True
     FUNCTION = "execute"
+
+    @classmethod
+    def IS_CHANGED(cls, loras: str | None = None, **_: Any) -> str:
+        return fingerprint(named(_files, loras))
 
 
 class StrengthTest(TestNode):

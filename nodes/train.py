@@ -7,10 +7,13 @@ from typing import Any
 
 from ..trainer import TrainConfig, TrainResult, train
 from ..trainer.config import AdapterSection, BaseSection, DatasetSection, SaveSection, ValidateSection, from_dict
+from ..trainer.errors import ConfigError
 from ..trainer.events import Event, Saved, Status
 from ..trainer.log import LOG_FILE, history
 from . import host, pictures
 from .bridge import NodeDisplay, run_beside
+from .fingerprint import named
+from .links import with_cache
 from .outputs import AnyName
 from .runs import Run, find_run, lost_files
 from .settings import Training
@@ -61,9 +64,9 @@ class TrainLora:
         return {"required": sockets | cls.NAME.inputs(), "optional": settings, "hidden": {"node_id": "UNIQUE_ID"}}
 
     @classmethod
-    def IS_CHANGED(cls, lora_name: str, **_: Any) -> str:
+    def IS_CHANGED(cls, lora_name: str | None = None, **_: Any) -> str:
         """ComfyUI keeps what a node gave; a LoRA that was deleted since must not come from there."""
-        return "\n".join(map(str, lost_files(lora_name, host.output_folder())))
+        return "\n".join(map(str, named(_lost_files, lora_name)))
 
     def execute(self, lora_name: str, node_id: str = "", **inputs: Any) -> dict[str, Any]:
         config = job_config(lora_name, **inputs)
@@ -88,19 +91,29 @@ def job_config(
     held_out: DatasetSection | None = None,
 ) -> TrainConfig:
     """The inputs of `TrainLora` as the value that a YAML file gives."""
-    name, training = TrainLora.NAME.build({"lora_name": lora_name}).name, training or {}
-    cache = dataset.cache.model_copy(update={"dir": str(host.output_folder() / ".cache")})
+    name, training = run_name(lora_name), training or {}
     measured = {"folder": held_out.folders[0].path} if held_out else {}
     return from_dict(
         {
             "base": base,
-            "dataset": dataset.model_copy(update={"cache": cache}),
+            "dataset": with_cache(dataset),
             "method": lora or AdapterSection(),
             **training,
             "save": training.get("save", SaveSection()).model_copy(update={"name": name}),
             "validate": training.get("validate", ValidateSection()).model_dump() | measured,
         }
     )
+
+
+def run_name(lora_name: str) -> str:
+    """The name, if a LoRA and the folder of its run can have it; else ConfigError."""
+    if lora_name.casefold() in host.OWN_FOLDERS:
+        raise ConfigError(f"lora_name: {lora_name} is LoRA Furnace's own folder in {host.output_folder()}; choose another name")
+    return TrainLora.NAME.build({"lora_name": lora_name}).name
+
+
+def _lost_files(name: str) -> list[Path]:
+    return lost_files(name, host.output_folder())
 
 
 def _train(run: Run, display: NodeDisplay) -> TrainResult:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from trainer import TrainConfig, check, draw_class_pictures, train
+from trainer.class_pictures import draw_class_set
 from trainer.cli import main
 from trainer.config import SampleSection, from_dict
 from trainer.errors import ConfigError
@@ -55,6 +56,25 @@ def test_it_goes_on_where_it_was_stopped_and_a_larger_number_adds(job, tmp_path)
     assert before.items() <= {path.name: path.read_bytes() for path in (tmp_path / "class").iterdir()}.items()
 
 
+def test_a_larger_set_takes_what_a_smaller_one_has_with_its_captions(job, tmp_path):
+    drawn: list[int] = []
+
+    def draw_set(count: int) -> Path:
+        drawn.clear()
+        return draw_class_set(
+            job().base, SampleSection.model_validate(SAMPLE), (64, 64), tmp_path, count, **FP32,
+            listen=lambda event: drawn.append(event.done) if isinstance(event, CellDrawn) else None,
+        )  # fmt: skip
+
+    small = draw_set(2)
+    assert drawn == [1, 2]
+    next(small.glob("1_*.txt")).write_text("an edited caption", encoding="utf-8")
+    large = draw_set(3)
+    assert drawn == [3] and [caption for *_, caption in parameters(large)] == ["an edited caption", "a dog", "a cat"]
+    assert draw_set(2) == small and drawn == []
+    assert len(parameters(small)) == 2
+
+
 def test_training_takes_them_as_regularization(job, tmp_path):
     plain = job(train={**FP32, "steps": None, "epochs": 1})
     draw(plain, tmp_path / "class", 5)
@@ -82,8 +102,10 @@ def test_the_command_takes_folder_and_words_from_the_configuration(job, tmp_path
     write(class_words="a cat")
     assert main(["regularize", str(path), "--count", "2", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (answer["status"], answer["folder"], answer["pictures"]) == ("done", str(tmp_path / "class"), 2)
+    assert (answer["status"], answer["folder"], answer["pictures"], answer["others"]) == ("done", str(tmp_path / "class"), 2, 0)
     assert [caption for *_, caption in parameters(tmp_path / "class")] == ["a cat", "a cat"]
+    assert main(["regularize", str(path), "--count", "1", "--prompt", "a dog"]) == 0
+    assert "2 other pictures in" in capsys.readouterr().out
     assert main(["regularize", str(path), "--count", "1", "--out", str(tmp_path / "other"), "--prompt", "a dog"]) == 0
     assert "regularization: true" in capsys.readouterr().out and parameters(tmp_path / "other")[0][2] == "a dog"
 

@@ -54,11 +54,11 @@ def train(config: TrainConfig, *, listen: Listener = ignore, stop: StopCheck = n
     return run(config, listen, stop, resume)
 
 
-def check(config: TrainConfig) -> CheckReport:
+def check(config: TrainConfig, *, resume: bool = False) -> CheckReport:
     """Everything that can be known of a job without training it; the errors are those that `train` would raise."""
     from .check_report import check as run_check
 
-    return run_check(config)
+    return run_check(config, resume=resume)
 
 
 def draw_grid(base: BaseSection, plan: GridPlan, **options: Any) -> DrawnGrid:

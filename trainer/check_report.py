@@ -84,8 +84,10 @@ class CheckReport:
         ]
 
 
-def check(config: TrainConfig) -> CheckReport:
+def check(config: TrainConfig, *, resume: bool = False) -> CheckReport:
     """Look at settings, model header, pictures and captions; raises what `train` would raise.
+
+    With `resume`, files of the job's name do not matter.
 
     Nothing is written but what is remembered of pictures, in the folder of the caches.
     """
@@ -94,7 +96,7 @@ def check(config: TrainConfig) -> CheckReport:
     check_family(config, family.spec)
     run_dir = run_dir_of(config)
     check_places(config, run_dir, resume=True, make=False)
-    taken = existing_artefacts(config)
+    taken = [] if resume else existing_artefacts(config)
     warnings += [f"save.name: {taken[0]} exists already; train would refuse this name without --resume"] if taken else []
     plan = make_plan(config)
     warnings += check_length(config, plan.total_steps) + without_effect(plan)

@@ -110,9 +110,16 @@ class FakeComfy:
 
         def full_path(kind: str, name: str) -> str | None:
             path = folders[kind] / os.path.relpath(f"/{name}", "/")
-            return str(path) if path.is_file() else None
+            return str(path) if os.path.isfile(path) else None  # noqa: PTH113 - ComfyUI does so, and it refuses no name
+
+        def annotated(name: str) -> tuple[str, str | None]:
+            for kind in ("output", "input", "temp"):
+                if name.endswith(f"[{kind}]"):
+                    return name[: -len(kind) - 3], str(others[kind])
+            return name, None
 
         return {
+            "annotated_filepath": annotated,
             "folder_names_and_paths": folders,
             "get_folder_paths": lambda kind: [str(folders[kind])],
             "get_filename_list": lambda kind: sorted(

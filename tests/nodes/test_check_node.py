@@ -36,3 +36,13 @@ def test_bad_settings_are_an_error_on_the_node(pack: Pack) -> None:
     training = pack.call("Optimizer", training=sockets["training"], optimizer="adamw", optimizer_args="momentum=1")[0]
     with pytest.raises(Exception, match=r"optimizer\.args"):
         pack.call("Check", **{**sockets, "training": training})
+
+
+def test_nothing_is_written_beside_the_loras_and_their_names_are_no_matter(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack.part("trainer.data.known"), "SETTLED", -1e9)  # what is found out about pictures is kept at once
+    loras = pack.comfy.base / "models/loras"
+    (loras / "my_lora.safetensors").write_bytes(b"trained before")
+    report = pack.call("Check", **_sockets(pack))["result"][0]
+    assert [path.name for path in loras.iterdir()] == ["my_lora.safetensors"]
+    assert (pack.comfy.base / "output/lora_furnace/.cache/known").is_dir()
+    assert "exists already" not in report

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from loaded_pack import Pack
 from tiny import write_pictures
@@ -96,6 +99,13 @@ def test_masks_count_for_folders_that_have_none(pack: Pack) -> None:
         pack.call("Masks", dataset=both, masks="../secret")
 
 
+def test_a_folder_that_counts_twice_stays_twice(pack: Pack) -> None:
+    cat = pack.call("Dataset", folder="input/cat")[0]
+    twice = pack.call("Dataset", folder="input/cat", also=cat)[0]
+    once, both = (pack.call("Masks", dataset=given, masks="input/cat")[0].folders for given in (cat, twice))
+    assert both == once * 2
+
+
 def test_regularization_folder_is_added(pack: Pack) -> None:
     write_pictures(pack.comfy.base / "input/classes", count=1)
     dataset = pack.call("Dataset", folder="input/cat")[0]
@@ -111,12 +121,24 @@ def test_drawn_class_pictures_are_added_and_drawn_once(pack: Pack) -> None:
     given = {"dataset": dataset, "base": pack.base(), "prompts": "a cat", "count": 2, "folder_name": "cats", "node_id": "4"}
     given |= {"width": 64, "height": 64, "steps": 1, "cfg": 1.0, "precision": "fp32", "device": "cpu"}
     changed = pack.call("DrawRegularization", **given)[0]
-    folder = pack.comfy.base / "output/lora_furnace/regularization/cats"
-    assert changed.folders[0] == dataset.folders[0]
-    assert (changed.folders[1].path, changed.folders[1].regularization) == (str(folder), True)
+    folder = Path(changed.folders[1].path)
+    assert changed.folders[0] == dataset.folders[0] and changed.folders[1].regularization
+    assert folder.parent == pack.comfy.base / "output/lora_furnace/regularization/cats"
     assert sorted(path.suffix for path in folder.iterdir()) == [".png", ".png", ".txt", ".txt"]
     stamp = pack.node("DrawRegularization").IS_CHANGED(folder_name="cats")
-    pack.call("DrawRegularization", **given)
+    assert pack.call("DrawRegularization", **given)[0] == changed
     assert pack.node("DrawRegularization").IS_CHANGED(folder_name="cats") == stamp
     next(folder.glob("*.png")).unlink()
     assert pack.node("DrawRegularization").IS_CHANGED(folder_name="cats") != stamp
+
+
+@pytest.mark.parametrize("change", [{"prompts": "a dog"}, {"seed": 7}, {"width": 72}, {"cfg": 2.0}, {"count": 1}])
+def test_pictures_of_another_request_are_not_trained_on(pack: Pack, change: dict[str, Any]) -> None:
+    dataset = pack.call("Dataset", folder="input/cat", width=64, height=64)[0]
+    given = {"dataset": dataset, "base": pack.base(), "prompts": "a cat", "count": 2, "width": 64, "height": 64, "steps": 1}
+    given |= {"seed": 1, "cfg": 1.0, "precision": "fp32", "device": "cpu"}
+    pack.call("DrawRegularization", **given)
+    changed = given | change
+    trained = pack.part("trainer.data.records").scan(pack.call("DrawRegularization", **changed)[0]).records
+    drawn = [record.caption for record in trained if record.regularization]
+    assert drawn == [changed["prompts"]] * changed["count"]

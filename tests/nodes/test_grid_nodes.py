@@ -63,6 +63,30 @@ def test_pictures_are_saved_with_the_graph_and_not_drawn_again(pack: Pack, nativ
     assert len(native) == 3 and torch.equal(again["result"][1], answer["result"][1])
 
 
+@pytest.mark.parametrize(
+    ("texts", "file"),
+    [
+        ({"loras": "a*"}, "loras/a-000020"),
+        ({"x_axis": "lora", "x_values": "a-*", "loras": None}, "loras/a-000020"),
+        ({"stack": "base:0.5\na-000002:0.5:0"}, "loras/a-000002"),
+        ({"z_axis": "checkpoint", "z_values": "base.safetensors"}, "checkpoints/base"),
+    ],
+)
+def test_files_behind_texts_are_noticed(pack: Pack, native: list[Any], texts: dict[str, Any], file: str) -> None:
+    (pack.comfy.base / "models/loras/base.safetensors").write_bytes(b"1")
+    node = pack.node("Grid")
+    before = node.IS_CHANGED(**texts)
+    assert node.IS_CHANGED(**texts) == before
+    (pack.comfy.base / f"models/{file}.safetensors").write_bytes(b"a new or another content")
+    assert node.IS_CHANGED(**texts) != before
+
+
+def test_files_that_a_run_saved_are_noticed(pack: Pack, lora: str) -> None:
+    before = pack.node("Grid").IS_CHANGED(loras="cat/")
+    (pack.comfy.base / "models/loras" / lora.splitlines()[0]).write_bytes(b"another content")
+    assert before and pack.node("Grid").IS_CHANGED(loras="cat/") != before
+
+
 def test_figures(pack: Pack, native: list[Any]) -> None:
     *_, table = call(pack, figures=True)["result"]
     lines = table.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -49,6 +50,7 @@ NODES = (
     "BlockAnalysis",
     "BlockAnalysisTrainer",
 )
+LOOK_EACH_TIME = ("Check", "QueueStatus", "AddToQueue")
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "nodes", "execution", "latent_preview"}
 CONNECTION_TYPES = {"LF_BASE", "LF_DATASET", "LF_METHOD", "LF_TRAINING", "LOSS_MAP", "MODEL", "CLIP", "VAE"}
 
@@ -93,6 +95,15 @@ def test_definition_is_json(shown_pack: Pack, name: str) -> None:
     json.dumps(shown_pack.node(name).INPUT_TYPES())
 
 
+@pytest.mark.parametrize("name", [name for name in NODES if name not in LOOK_EACH_TIME])
+def test_a_link_changes_nothing_by_itself(shown_pack: Pack, name: str) -> None:
+    kind = shown_pack.node(name)
+    if hasattr(kind, "IS_CHANGED"):
+        linked = dict.fromkeys(visible_inputs(kind))  # ComfyUI gives None for what is linked, an older one leaves it out
+        for stamp in (kind.IS_CHANGED(), kind.IS_CHANGED(**linked)):
+            assert isinstance(stamp, str)
+
+
 @pytest.mark.parametrize("name", NODES)
 def test_chinese(shown_pack: Pack, name: str) -> None:
     kind = shown_pack.node(name)
@@ -102,6 +113,14 @@ def test_chinese(shown_pack: Pack, name: str) -> None:
     assert set(entry["outputs"]) == {str(number) for number in range(len(kind.RETURN_TYPES))}
     texts = [*entry["inputs"].values(), *entry["outputs"].values()]
     assert all(text["name"] and text["tooltip"] for text in texts)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_chinese_says_the_same_number_for_what_is_not_set(shown_pack: Pack, name: str) -> None:
+    texts = json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))[f"LoraFurnace{name}"]["inputs"]
+    for key, (_, options) in visible_inputs(shown_pack.node(name)).items():
+        if number := re.search(r"(-?\d+) = not set\.", options["tooltip"]):
+            assert re.search(rf"(?<![-\d]){number[1]} = ", texts[key]["tooltip"]), key
 
 
 @pytest.mark.parametrize("name", NODES)

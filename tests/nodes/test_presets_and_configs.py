@@ -109,6 +109,17 @@ def test_a_saved_file_is_never_replaced(pack: Pack, links: dict[str, Any]) -> No
         pack.call("SaveConfiguration", **links, file_name="../x", lora_name="a")
 
 
+def test_a_saved_file_that_was_deleted_or_edited_is_written_again(pack: Pack, links: dict[str, Any]) -> None:
+    node, file = pack.node("SaveConfiguration"), pack.comfy.base / "output/lora_furnace/configs/mine.yaml"
+    nothing = node.IS_CHANGED(file_name="mine")
+    pack.call("SaveConfiguration", **links, file_name="mine")
+    saved = node.IS_CHANGED(file_name="mine", base=None, format="yaml")
+    file.write_text("edited")
+    edited = node.IS_CHANGED(file_name="mine")
+    file.unlink()
+    assert len({nothing, saved, edited}) == 3 and node.IS_CHANGED(file_name="mine") == nothing
+
+
 def test_a_file_in_the_input_folder_may_name_presets(pack: Pack, links: dict[str, Any]) -> None:
     values = {
         "presets": ["object"],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+import subprocess
+
 import pytest
 from loaded_pack import Pack
 from test_train_node import inputs
@@ -11,8 +15,12 @@ def test_a_job_waits_is_trained_elsewhere_and_taken_by_train_lora(pack: Pack) ->
     folder = pack.comfy.base / "output/lora_furnace/queue"
     assert pack.call("QueueStatus", node_id="9") == ("the queue is empty",)
     (text,) = pack.call("AddToQueue", **inputs(pack))
-    assert text.startswith("cat.yaml waits behind 0 jobs. In a terminal: cd ") and f'-m trainer queue "{folder}"' in text
+    said, _, command = text.partition(". In a terminal: ")
+    assert said == "cat.yaml waits behind 0 jobs" and shlex.split(command)[-2:] == ["queue", str(folder)]
+    shown = subprocess.run([*shlex.split(command), "--status"], cwd="/", capture_output=True, text=True, check=True)
+    assert "waiting  cat.yaml" in shown.stdout
     assert pack.call("AddToQueue", **inputs(pack)) == ("cat.yaml is waiting in the queue already",)
+    assert math.isnan(pack.node("AddToQueue").IS_CHANGED(lora_name="cat")), "it looks at the queue each time"
     (text,) = pack.call("AddToQueue", **inputs(pack, steps=3))
     assert text.startswith("cat_2.yaml waits behind 1 jobs")
     assert pack.call("QueueStatus", node_id="9") == ("waiting  cat.yaml\nwaiting  cat_2.yaml",)
@@ -27,6 +35,15 @@ def test_a_job_waits_is_trained_elsewhere_and_taken_by_train_lora(pack: Pack) ->
     assert answer["result"][0] == "cat.safetensors" and pack.comfy.progress == [], "no step was trained"
     assert pack.call("TrainLora", **inputs(pack, steps=3))["result"][0] == "cat_2.safetensors"
     assert pack.call("AddToQueue", **inputs(pack)) == ("cat.safetensors: already trained, nothing to do",)
+
+
+@pytest.mark.parametrize("name", ["queue", "configs", "Grids", "advice", "regularization"])
+def test_the_packs_own_folders_are_no_names_of_runs(pack: Pack, name: str) -> None:
+    for node in ("AddToQueue", "TrainLora"):
+        with pytest.raises(pack.part("trainer.errors").ConfigError, match="lora_name: .* own folder"):
+            pack.call(node, **inputs(pack, name=name))
+    with pytest.raises(pack.part("trainer.errors").ConfigError, match="lora_name: .* own folder"):
+        pack.call("SaveConfiguration", base=pack.base(), dataset=inputs(pack)["dataset"], file_name="job", lora_name=name)
 
 
 def test_names_are_checked(pack: Pack) -> None:

@@ -117,3 +117,14 @@ def test_a_run_cannot_name_what_lies_elsewhere(pack: Pack) -> None:
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"validate": {"folder": "/usr"}}))
     with pytest.raises(pack.part("trainer.errors").ConfigError, match=r"validate\.folder: /usr does not lie in ComfyUI's folders"):
         pack.call("Resume", run="cat")
+
+
+def test_drawn_regularisation_pictures_are_among_what_a_run_can_name(pack: Pack) -> None:
+    job = inputs(pack, steps=1)
+    drawn = {"prompts": "a cat", "count": 1, "width": 64, "height": 64, "steps": 1, "precision": "fp32", "device": "cpu"}
+    job["dataset"] = pack.call("DrawRegularization", dataset=job["dataset"], base=job["base"], **drawn)[0]
+    pack.call("TrainLora", **job)
+    assert len(pack.call("Resume", run="cat", steps=2)["result"][3]["loss"]) == 2
+    sockets = {name: job[name] for name in ("base", "dataset")}
+    pack.call("SaveConfiguration", file_name="drawn", lora_name="cat", **sockets)
+    assert pack.call("LoadConfiguration", config="configs/drawn.yaml")[1].folders == job["dataset"].folders

@@ -49,6 +49,17 @@ def test_native_order(pack: Pack, lora: str, monkeypatch: pytest.MonkeyPatch) ->
     assert order == [1, 1, 3, 5, 2, 2, 4, 6]
 
 
+@pytest.mark.parametrize("name", ["StrengthTest", "StrengthTestTrainer", "Advice", "Grid", "GridTrainer"])
+def test_a_replaced_file_is_noticed(pack: Pack, name: str) -> None:
+    node, file = pack.node(name), pack.comfy.base / "models/loras/a.safetensors"
+    missing = node.IS_CHANGED(loras="a")
+    file.write_bytes(b"first")
+    first = node.IS_CHANGED(loras="a", vae=None)
+    file.write_bytes(b"another")
+    assert len({missing, first, node.IS_CHANGED(loras="a")}) == 3
+    assert node.IS_CHANGED(loras=None) == node.IS_CHANGED(loras="")
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"loras": " \n"}, "loras: write at least one"), ({"prompts": ""}, "prompts: write at least one"), ({"strengths": "much"}, "'much'")],

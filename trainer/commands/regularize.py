@@ -33,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from .. import draw_class_pictures
     from ..console import ConsoleListener
+    from ..data.folders import list_folder
 
     config = read_config(options)
     folder, prompts = _wanted(config, options)
@@ -48,9 +49,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         console.finish()
     count = sum(drawn.shelf.has(mark) for mark in drawn.marks.values())
     print(f"{count} of {options.count} pictures in {folder}")
+    others = len(list_folder(folder).pictures) - count if folder.is_dir() else 0
+    if others:
+        print(f"{others} other pictures in {folder} are trained on too; remove them, or choose another folder with --out")
     if not any(_is_class(item, folder) for item in config.dataset.folders):
         print(f"to train with them, add to dataset.folders: {{path: {folder}, regularization: true}}")
-    return {"status": "done" if drawn.finished else "stopped", "folder": str(folder), "pictures": count}
+    return {"status": "done" if drawn.finished else "stopped", "folder": str(folder), "pictures": count, "others": others}
 
 
 def _wanted(config: TrainConfig, options: argparse.Namespace) -> tuple[Path, list[str]]:

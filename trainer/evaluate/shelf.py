@@ -55,7 +55,7 @@ class FolderShelf:
 
     def __init__(self, folder: Path, texts: Mapping[str, str] | None = None, model: Path | None = None):
         self._folder, self._texts, self._model = folder, dict(texts or {}), model
-        self._paths = {mark: path for path in sorted(folder.glob("*.png")) if (mark := _mark_of(path))}
+        self._paths = {mark: path for path in sorted(folder.glob("*.png")) if (mark := mark_of(path))}
 
     def has(self, mark: str) -> bool:
         return mark in self._paths
@@ -87,7 +87,7 @@ class FolderShelf:
         self._paths[mark] = path
 
 
-def _mark_of(path: Path) -> str | None:
+def mark_of(path: Path) -> str | None:
     """The fingerprint in a picture of ours; None for any other file, and for one that is damaged."""
     from PIL import Image as Images
 

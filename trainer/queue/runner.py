@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..events import StopCheck
+from ..program import trainer_command
 from .folder import BEAT_SECONDS, Claim, QueueFolder
 
 Say = Callable[[str], None]
@@ -37,7 +37,7 @@ class Counts:
 
 def training(job: Path) -> list[str]:
     """The command that trains a job. It goes on where there is something to go on with, and stops when we are no longer there."""
-    return [sys.executable, "-m", __name__.rsplit(".", 2)[0], "train", str(job), "--resume", "--until-eof", "--json"]
+    return trainer_command("train", str(job), "--resume", "--until-eof", "--json")
 
 
 def run_queue(
@@ -97,15 +97,13 @@ def _train(claim: Claim, stop: StopCheck, command: Command, poll_seconds: float)
 
 def _run(command: Sequence[str], log: Path, stop: StopCheck, poll_seconds: float) -> int:
     """Exit code of a process that is asked to end, by the end of its input, once `stop()` is true. It has Ctrl-C not from us."""
-    package = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with log.open("ab") as file:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8"},
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             start_new_session=True,
         )
     assert process.stdin is not None
