@@ -140,11 +140,9 @@ def _plan(values: dict[str, Any], samplers: list[str], schedulers: list[str]) ->
     if len(files) > 1 and not from_list:
         raise ConfigError(f"loras: {len(files)} files need an axis `lora` without values of its own; or name one")
     axes = {name: lora_axis(files) if name in from_list else make_axis(kind, own[name], names) for name, kind in kinds.items()}
-    tested = (LoraUse(files[0]),) if files else ()
-    first = next((LoraUse(axis.values[0]) for axis in axes.values() if axis.kind == "lora"), None)
-    tested = tested or ((first,) if first else ())
+    tested = LoraUse(files[0]) if files else None
     size = (values["width"], values["height"])
-    return GridPlan(tuple(requests(sample, size)), (*tested, *parse_uses(values["stack"], names)), **axes)
+    return GridPlan(tuple(requests(sample, size)), tested, parse_uses(values["stack"], names), **axes)
 
 
 def _typed_files(values: dict[str, Any]) -> list[Path]:

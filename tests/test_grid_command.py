@@ -52,8 +52,10 @@ def test_a_file_to_test_comes_before_the_stack(plan_of):
 def test_no_axis_changes_a_lora_of_the_stack(plan_of, axis):
     kind = axis.partition("=")[0]
     with pytest.raises(ConfigError, match=f"{kind}: this axis needs a LoRA"):
-        plan_of("--y", axis, "--with", "{style}:0.5")
+        plan_of("--y", axis, "--with", "{style}:0.5").check()
 
 
 def test_other_axes_need_no_lora_but_the_stack(plan_of):
-    assert uses(plan_of("--x", "seed=1,2", "--with", "{style}:0.5")) == [[("style", 0.5)]] * 2
+    plan = plan_of("--x", "seed=1,2", "--with", "{style}:0.5")
+    assert uses(plan) == [[("style", 0.5)]] * 2
+    assert [plan.without(place) for place in plan.places()] == [plan.cell(place) for place in plan.places()]

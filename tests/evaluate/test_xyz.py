@@ -96,7 +96,7 @@ def test_other_axes_change_the_file_that_an_axis_puts(files):
 
 
 def test_a_stack_is_in_every_picture(files):
-    plan = GridPlan((REQUEST,), (LoraUse(files[0]), LoraUse(files[1], 0.3)), x=number_axis("strength", (0, 1)))
+    plan = GridPlan((REQUEST,), LoraUse(files[0]), (LoraUse(files[1], 0.3),), x=number_axis("strength", (0, 1)))
     assert [plan.cell((0, 0, column)).plain().loras for column in (0, 1)] == [
         (LoraUse(files[1], 0.3, 0.3),),
         (LoraUse(files[0], 1, 1), LoraUse(files[1], 0.3, 0.3)),
@@ -110,7 +110,7 @@ def test_every_mistake_is_named_at_once(tmp_path):
         GridPlan((), x=axis, y=axis).check()
     assert error.value.problems == ["prompts: a grid needs at least one prompt", "axes: strength stands on 2 axes; give each its own"]
     with pytest.raises(ConfigError, match=r"gone\.safetensors is not a file"):
-        GridPlan((REQUEST,), (LoraUse(tmp_path / "gone.safetensors"),)).check()
+        GridPlan((REQUEST,), LoraUse(tmp_path / "gone.safetensors")).check()
 
 
 def test_large_pages_are_cut_into_equal_parts(files, tmp_path, monkeypatch):
@@ -145,28 +145,28 @@ def loras(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def only_picture(base: Path, **changes) -> np.ndarray:
-    grid = draw_grid(BaseSection(checkpoint=str(base)), GridPlan((REQUEST,), **changes), precision="fp32", device="cpu")
+def only_picture(base: Path, *loras) -> np.ndarray:
+    grid = draw_grid(BaseSection(checkpoint=str(base)), GridPlan((REQUEST,), *loras), precision="fp32", device="cpu")
     (picture,) = grid.pictures()
     return np.asarray(picture, dtype=int)
 
 
 def test_two_stacked_files_are_one_file_with_both(base, loras):
     one, two, both = loras
-    stacked = only_picture(base, loras=(LoraUse(one), LoraUse(two)))
-    assert np.abs(stacked - only_picture(base, loras=(LoraUse(both),))).max() <= 1
-    assert np.abs(stacked - only_picture(base, loras=(LoraUse(one),))).max() > 5
+    stacked = only_picture(base, LoraUse(one), (LoraUse(two),))
+    assert np.abs(stacked - only_picture(base, LoraUse(both))).max() <= 1
+    assert np.abs(stacked - only_picture(base, LoraUse(one))).max() > 5
 
 
 def test_the_text_encoder_has_its_own_strength(base, loras):
-    plain, text, image, whole = (only_picture(base, loras=(LoraUse(loras[0], *s),)) for s in ((0, 0), (0, 1), (1, 0), (1, 1)))
+    plain, text, image, whole = (only_picture(base, LoraUse(loras[0], *s)) for s in ((0, 0), (0, 1), (1, 0), (1, 1)))
     pictures = [plain, text, image, whole]
     assert all(np.abs(a - b).max() > 1 for number, a in enumerate(pictures) for b in pictures[number + 1 :])
 
 
 def test_block_weights_act(base, loras):
-    whole, none, text = (only_picture(base, loras=(LoraUse(loras[0], blocks=vector),)) for vector in ("1", "0", "IN00-OUT11=0"))
-    assert np.array_equal(whole, only_picture(base, loras=(LoraUse(loras[0]),)))
+    whole, none, text = (only_picture(base, LoraUse(loras[0], blocks=vector)) for vector in ("1", "0", "IN00-OUT11=0"))
+    assert np.array_equal(whole, only_picture(base, LoraUse(loras[0])))
     assert np.abs(whole - none).max() > 5 and np.abs(whole - text).max() > 5
 
 
@@ -189,7 +189,7 @@ def test_a_strength_test_is_a_grid_and_reads_the_base_once(base, loras, monkeypa
 
 def test_a_stop_in_the_middle_of_a_picture_keeps_the_others(base, loras, tmp_path):
     drawn: list = []
-    plan = GridPlan((REQUEST,), (LoraUse(loras[0]),), x=number_axis("strength", (0, 0.5, 1)))
+    plan = GridPlan((REQUEST,), LoraUse(loras[0]), x=number_axis("strength", (0, 0.5, 1)))
     stopped = draw_grid(
         BaseSection(checkpoint=str(base)), plan, precision="fp32", device="cpu", shelf=FolderShelf(tmp_path),
         listen=lambda event: drawn.append(event) if isinstance(event, CellDrawn) else None, stop=lambda: len(drawn) == 2,

@@ -91,15 +91,12 @@ def _plan(config: TrainConfig, options: argparse.Namespace) -> GridPlan:
     given = {name: text for name in "xyz" if (text := getattr(options, name))}
     if not given:
         plan = strength_plan(files, parse_numbers(options.strengths), sample, config.dataset.resolution)
-        return replace(plan, loras=(LoraUse(files[0]), *stack))
+        return replace(plan, beside=stack)
     axes: dict[str, Axis] = {name: lora_axis(files) if text in ("lora", "lora=") else _axis(text, names) for name, text in given.items()}
     if options.lora and len(files) > 1 and not any(axis.kind == "lora" for axis in axes.values()):
         raise ConfigError(f"lora: {len(files)} files need an axis of their own, such as --x lora; or name one")
-    named = [axis.values[0] for axis in axes.values() if axis.kind == "lora"]
-    tested = tuple(LoraUse(file) for file in [*files[-1:], *named][:1])
-    plan = GridPlan(tuple(requests(sample, config.dataset.resolution)), tested, **axes)
-    plan.check()  # without the stack, whose first LoRA would pass for the tested one
-    return replace(plan, loras=(*tested, *stack))
+    tested = LoraUse(files[-1]) if files else None
+    return GridPlan(tuple(requests(sample, config.dataset.resolution)), tested, stack, **axes)
 
 
 def _axis(text: str, names: Any) -> Axis:

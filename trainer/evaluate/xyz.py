@@ -30,10 +30,11 @@ Place = tuple[int, int, int]  # page, row, column
 
 @dataclass(frozen=True)
 class GridPlan:
-    """What a grid shows. The first of `loras` is the one that axes change; the others are in every picture."""
+    """What a grid shows. Axes change the `tested` LoRA, or put one there; those of `beside` are in every picture as they are."""
 
     prompts: tuple[Request, ...]
-    loras: tuple[LoraUse, ...] = ()
+    tested: LoraUse | None = None
+    beside: tuple[LoraUse, ...] = ()
     x: Axis | None = None
     y: Axis | None = None
     z: Axis | None = None
@@ -56,17 +57,16 @@ class GridPlan:
         """The picture of a place. ConfigError where an axis cannot be applied to it."""
         page, row, column = place
         prompt, depth = divmod(page, len(self.z.values) if self.z else 1)
-        cell = Cell(self.prompts[prompt], self.loras)
+        cell = Cell(self.prompts[prompt], (self.tested,) if self.tested else ())
         # Files come first: other axes may change what they put.
         turns = sorted(((axis, number) for axis, number in ((self.x, column), (self.y, row), (self.z, depth)) if axis), key=_files_last)
         for axis, number in reversed(turns):
             cell = axis.put(cell, number)
-        return cell
+        return replace(cell, loras=(*cell.loras, *self.beside))
 
     def without(self, place: Place) -> Cell:
         """The picture of a place without the LoRA that is tested."""
-        cell = self.cell(place)
-        return replace(cell, loras=cell.loras[1:])
+        return replace(self.cell(place), loras=self.beside)
 
     def labels(self, place: Place) -> list[str]:
         """The values of the axes at a place: X, Y, Z."""
