@@ -16,7 +16,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
         for file in sorted(_files(path)):
             stat = file.stat()
             lines.append(f"{file}|{stat.st_size}|{stat.st_mtime_ns}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest() if lines else ""
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest() if lines else ""
 
 
 def named(find: Callable[..., Path | Iterable[Path]], *names: str | None) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,14 @@ def test_edited_caption_is_noticed(pack: Pack) -> None:
     before = node.IS_CHANGED(folder="input/cat")
     assert node.IS_CHANGED(folder="input/cat", width=512) == before
     (pack.comfy.base / "input/cat/00.txt").write_text("another text")
+    assert node.IS_CHANGED(folder="input/cat") != before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not UTF-8")
+def test_a_name_that_is_not_utf8_is_noticed(pack: Pack) -> None:
+    node = pack.node("Dataset")
+    before = node.IS_CHANGED(folder="input/cat")
+    (pack.comfy.base / "input/cat" / os.fsdecode(b"M\xfcller.txt")).write_text("text")
     assert node.IS_CHANGED(folder="input/cat") != before
 
 
