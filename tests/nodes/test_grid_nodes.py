@@ -138,6 +138,7 @@ def test_other_axes(pack: Pack, native: list[Any]) -> None:
         ({"prompts": ""}, "at least one prompt"),
         ({"z_axis": "sampler", "z_values": "magic"}, "'magic' is unknown"),
         ({"grid_name": "../x"}, "grid_name"),
+        ({"loras": "", "x_axis": "nothing", "stack": "a-000002:0.5"}, "strength: this axis needs a LoRA"),
     ],
 )
 def test_mistakes(pack: Pack, native: list[Any], wrong: dict[str, str], message: str) -> None:
