@@ -59,3 +59,9 @@ def test_other_axes_need_no_lora_but_the_stack(plan_of):
     plan = plan_of("--x", "seed=1,2", "--with", "{style}:0.5")
     assert uses(plan) == [[("style", 0.5)]] * 2
     assert [plan.without(place) for place in plan.places()] == [plan.cell(place) for place in plan.places()]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--y", "lora"), ("--x", "lora=", "--y", "strength=0,1")])
+def test_where_nothing_was_saved_the_folder_is_named(plan_of, arguments, tmp_path):
+    with pytest.raises(ConfigError, match=r"--lora: '.*tiny' has no saved file"):
+        plan_of(*arguments)

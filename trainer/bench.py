@@ -24,6 +24,7 @@ from .errors import ConfigError, TrainerError
 from .events import StepDone
 from .log import LOG_FILE, read_log
 from .places import run_dir_of
+from .program import package_command
 
 
 def run_bench(options: argparse.Namespace) -> dict[str, Any]:
@@ -75,10 +76,8 @@ def _config(options: argparse.Namespace, folder: Path, checkpoint: Path, picture
 
 def _run(config: Path) -> dict[str, Any]:
     """Train in a fresh process; its peak resident memory and, on CUDA, its peak device memory."""
-    program = "from trainer.bench import train_and_measure; import sys; train_and_measure(sys.argv[1])"
-    root = Path(__file__).parent.parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", program, str(config)], env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    command = package_command(".bench import train_and_measure; train_and_measure(sys.argv[1])", str(config))
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise TrainerError(f"the benchmark's training ended with exit code {done.returncode}; see the messages above")
     return json.loads(done.stdout.splitlines()[-1])

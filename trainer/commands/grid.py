@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..evaluate.xyz import DrawnGrid, GridPlan
 
 HELP = "Draw a grid of LoRA files, strengths, prompts, seeds and more with the trainer's own sampler."
+_ALL_FILES = {"lora", "lora="}  # an axis of the files of --lora, or of the run
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,13 +87,16 @@ def _plan(config: TrainConfig, options: argparse.Namespace) -> GridPlan:
 
     names = Names(samplers=list(SAMPLERS), schedulers=list(SCHEDULERS))
     sample = config.sample.model_validate({**config.sample.model_dump(), "prompts": options.prompt or config.sample.prompts})
-    files = [file for text in options.lora or () for file in find_loras(text)] if options.lora else run_files(run_dir_of(config))
+    run_dir = run_dir_of(config)
+    files = [file for text in options.lora for file in find_loras(text)] if options.lora else run_files(run_dir)
     stack = parse_uses("\n".join(options.stack), names)
     given = {name: text for name in "xyz" if (text := getattr(options, name))}
+    if not files and (not given or _ALL_FILES.intersection(given.values())):
+        raise ConfigError(f"--lora: {str(run_dir)!r} has no saved file; train this configuration first, or name files")
     if not given:
         plan = strength_plan(files, parse_numbers(options.strengths), sample, config.dataset.resolution)
         return replace(plan, beside=stack)
-    axes: dict[str, Axis] = {name: lora_axis(files) if text in ("lora", "lora=") else _axis(text, names) for name, text in given.items()}
+    axes: dict[str, Axis] = {name: lora_axis(files) if text in _ALL_FILES else _axis(text, names) for name, text in given.items()}
     if options.lora and len(files) > 1 and not any(axis.kind == "lora" for axis in axes.values()):
         raise ConfigError(f"lora: {len(files)} files need an axis of their own, such as --x lora; or name one")
     tested = LoraUse(files[-1]) if files else None

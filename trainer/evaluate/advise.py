@@ -16,8 +16,7 @@ from ..events import Listener, StopCheck, ignore, never
 from ..files import write_text
 from .advice import STIFF, Advice, give_advice
 from .axes import Axis, lora_axis
-from .charts import new_figure, to_picture
-from .fonts import plot_font
+from .charts import add_legend, new_figure, to_picture
 from .grid import draw_grid
 from .lora_files import run_files
 from .probes import Evidence, gather_evidence
@@ -94,16 +93,16 @@ def draw_evidence(evidence: Evidence) -> Image:
     shown = [name for name in kinds if getattr(base, name)]
     figure = new_figure(430 * max(1, len(shown)), 360)
     for panel, name in zip(np.ravel(figure.subplots(1, len(shown), squeeze=False)), shown, strict=True):
-        for file, probes in evidence.files.items():
+        for probes in evidence.files.values():
             values = [_relative(getattr(probe, name), getattr(base, name)) for probe in (base, *probes)]
-            panel.plot([0.0, *(probe.strength for probe in probes)], values, "o-", markersize=3.5, label=file.stem)
+            panel.plot([0.0, *(probe.strength for probe in probes)], values, "o-", markersize=3.5)
         panel.axhline(STIFF if name == "survival" else 1.0, color="0.6", linewidth=0.8, linestyle="--")
         panel.set_title(kinds[name] + ("" if name == "survival" else ", share of the model's own"), fontsize=8)
         panel.set_xlabel("strength", fontsize=8)
         panel.set_ylim(0, min(2.0, max(1.15, panel.get_ylim()[1])))
         panel.grid(color="0.92")
         panel.tick_params(labelsize=7)
-        panel.legend(frameon=False, prop=plot_font("".join(file.stem for file in evidence.files), 6))
+        add_legend(panel, [file.stem for file in evidence.files])
     return to_picture(figure)
 
 

@@ -77,13 +77,19 @@ def _lines(panel: Any, axis: Axis, other: Axis | None, values: np.ndarray) -> No
         panel.set_xticks(places)
         panel.set_xticklabels(_short(axis.labels), **_font(axis, 7), rotation=30, ha="right")
     for number in range(values.shape[1]):
-        label = _short(other.labels)[number] if other else None
-        panel.plot(places, values[:, number], "o-", markersize=3.5, linewidth=1.2, label=label)
+        panel.plot(places, values[:, number], "o-", markersize=3.5, linewidth=1.2)
     panel.set_xlabel("file" if axis.kind == "lora" else axis.kind, fontsize=8)
     panel.tick_params(labelsize=7)
     panel.grid(color="0.92")
     if other and values.shape[1] <= 8:
-        panel.legend(frameon=False, prop=plot_font("".join(other.labels), 6))
+        add_legend(panel, _short(other.labels))
+
+
+def add_legend(panel: Any, names: Sequence[str]) -> None:
+    """Name the panel's first lines. Texts are set last: matplotlib leaves out names that begin with an underscore."""
+    legend = panel.legend(panel.lines[: len(names)], ["-"] * len(names), frameon=False, prop=plot_font("".join(names), 6))
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)
 
 
 def _short(labels: Sequence[str]) -> list[str]:
@@ -92,7 +98,7 @@ def _short(labels: Sequence[str]) -> list[str]:
 
 
 def _font(axis: Axis | None, size: int) -> dict[str, Any]:
-    return {"fontproperties": plot_font("".join(axis.labels) if axis else "", size)}
+    return {"fontproperties": plot_font("".join(axis.labels) if axis else "", size), "parse_math": False}
 
 
 def new_figure(width: int, height: int) -> Any:
