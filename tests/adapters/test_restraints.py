@@ -84,17 +84,41 @@ def test_dropped_ranks_of_a_convolution():
     torch.testing.assert_close(module(x)[1], type(module).forward(module, x)[1])
 
 
-@pytest.mark.parametrize("adapter", ["lora", "loha", "lokr", "dylora"])
-def test_dropped_inputs_and_layers(adapter):
+@pytest.mark.parametrize("adapter", ["loha", "lokr"])
+def test_dropped_inputs(adapter):
     module, adapters = joined(adapter)
     (layer,) = adapters.layers
     x = torch.randn(4, 12)
     plain = type(module).forward(module, x)
-    layer.drops = Drops((3, 4), inputs=0.5)
+    layer.drops = Drops((3, 4), numbers=0.5)
     expected = plain + F.linear(layer.drops.of(x), layer.delta())
     torch.testing.assert_close(module(x), expected, rtol=1e-3, atol=1e-3)
-    layer.drops = Drops((3, 4), whole=True)
-    assert torch.equal(module(x), plain)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(12, 10), nn.Conv2d(6, 5, 3)], ids=["linear", "conv"])
+@pytest.mark.parametrize("adapter", ["lora", "dylora"])
+def test_a_lora_drops_what_its_first_matrix_gives(adapter, module, monkeypatch):
+    """sd-scripts' LoRAModule.forward: org_forward(x) + lora_up(dropout(lora_down(x))) * multiplier * scale."""
+    module, adapters = joined(adapter, module)
+    (layer,) = adapters.layers
+    down, up = (layer.tensors[f"lora_{name}.weight"] for name in ("down", "up"))
+    x = torch.randn(4, 12) if isinstance(module, nn.Linear) else torch.randn(4, 6, 4, 4)
+    factors = (torch.rand(4, RANK, *[1] * (x.dim() - 2)) >= 0.5) * 2.0
+    monkeypatch.setattr(Drops, "of", lambda _self, rows: rows * factors)
+    layer.drops = Drops((3, 4), numbers=0.5)
+
+    operation = F.linear if isinstance(module, nn.Linear) else F.conv2d
+    expected = operation(x, module.weight, module.bias) + operation(operation(x, down) * factors, up) * (4.0 / RANK)
+    torch.testing.assert_close(module(x), expected, rtol=1e-3, atol=1e-3)
+    adapters.detach()
+
+
+@pytest.mark.parametrize("adapter", list(ADAPTERS))
+def test_a_dropped_layer(adapter):
+    module, adapters = joined(adapter)
+    x = torch.randn(4, 12)
+    adapters.layers[0].drops = Drops((3, 4), whole=True)
+    assert torch.equal(module(x), type(module).forward(module, x))
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -73,7 +73,7 @@ def test_the_tokenizer_named_in_the_settings_wins(tmp_path):
     assert find_clip_tokenizer(None, tmp_path / "model.safetensors", 77).library.eos_token_id == 599
     assert find_clip_tokenizer(str(own), tmp_path, 77).library.eos_token_id == 699
     (own / "merges.txt").unlink()
-    with pytest.raises(ModelFileError, match=r"base\.tokenizer .*own: vocab\.json and merges\.txt are not both there"):
+    with pytest.raises(ModelFileError, match=r"base\.tokenizer .*own: neither vocab\.json with merges\.txt nor tokenizer\.json is there"):
         find_clip_tokenizer(str(own), beside.parent, 77)
 
 

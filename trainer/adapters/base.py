@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .dropout import Drops
+
 Tensors = Mapping[str, Tensor]  # tensor suffix in saved files, for example "lora_down.weight" -> tensor
 
 
@@ -68,7 +70,7 @@ class Adapter(Protocol):
 
     name: ClassVar[str]
     up_names: ClassVar[tuple[str, ...]] = ()  # tensors to which LoRA+ gives a higher rate; empty where that has no meaning
-    drops_ranks: ClassVar[bool] = False  # whether `add` takes `ranks`
+    drops_ranks: ClassVar[bool] = False  # whether it has activations of ranks to drop
     layouts: ClassVar[tuple[frozenset[str], ...]]  # every set of tensor suffixes that a layer can have in a file
 
     def init(self, shape: LayerShape, rank: int, generator: torch.Generator) -> Tensors:
@@ -87,19 +89,20 @@ class Adapter(Protocol):
         """The rank that the scale alpha/rank divides by, or None where the scale is 1 whatever alpha is."""
         ...
 
-    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, ranks: Tensor | None = None) -> Tensor:
+    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, drops: Drops | None = None) -> Tensor:
         """`output` + scale · op(x, ΔW). An algorithm overrides it where that is cheaper without building ΔW.
 
-        `ranks` (B, rank) are factors of each sample's ranks; B divides the length of `x`.
+        Without activations of ranks the numbers that are dropped are those of `x`.
         ΔW is as large as the layer's weight, so it is built again for the backward pass instead of being kept for it.
         """
 
-        assert ranks is None, f"{self.name} drops no ranks"
+        assert drops is None or drops.ranks is None, f"{self.name} drops no ranks"
+        dropped = x if drops is None else drops.of(x)
 
         def change(x: Tensor, *parts: Tensor) -> Tensor:
             return shape.apply(x, self.delta(shape, dict(zip(tensors, parts, strict=True))))
 
-        added: Any = checkpoint(change, x, *tensors.values(), use_reentrant=False, preserve_rng_state=False)
+        added: Any = checkpoint(change, dropped, *tensors.values(), use_reentrant=False, preserve_rng_state=False)
         return torch.add(output, added, alpha=scale)
 
     def norm(self, shape: LayerShape, tensors: Tensors) -> Tensor:

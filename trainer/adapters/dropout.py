@@ -1,4 +1,4 @@
-"""Dropout of adapters: of their inputs, of ranks, of whole layers. What is drawn for a sample follows from its seed and the layer's key.
+"""Dropout of adapters: of single numbers, of ranks, of whole layers. What is drawn for a sample follows from its seed and the layer's key.
 
 So it does not matter in which portions, or by which of several processes, the samples of a batch go through the model.
 """
@@ -18,7 +18,7 @@ from ..seeds import derive
 class DropoutRates:
     """Shares, from 0 (off) to below 1."""
 
-    inputs: float = 0.0
+    numbers: float = 0.0
     ranks: float = 0.0
     layers: float = 0.0
 
@@ -28,22 +28,22 @@ class Drops:
     """What one layer's adapter drops in one micro-batch of B samples, each of which has as many rows of a layer's input as the others."""
 
     seeds: tuple[int, ...]  # one per sample, this layer's own
-    inputs: float = 0.0
+    numbers: float = 0.0
     ranks: Tensor | None = None  # (B, rank) factors: 0, or 1 / (1 - rate) where the rank is kept
     whole: bool = False  # all samples do without the adapter
     without: Tensor | None = None  # (B,) bool: which do, where some do
 
     def of(self, x: Tensor) -> Tensor:
-        """Inputs of any shape with a share of the numbers zero and the others scaled up, so that the mean stays.
+        """Rows of any shape with a share of the numbers zero and the others scaled up, so that the mean stays.
 
         The rows of a sample, such as the parts of a long caption, lose the same, however many there are. A pass that is
         computed again, as gradient checkpointing does, drops the same numbers.
         """
-        if not self.inputs:
+        if not self.numbers:
             return x
         generators = [torch.Generator(x.device).manual_seed(seed) for seed in self.seeds]
         drawn = torch.stack([torch.rand(x.shape[1:], generator=generator, device=x.device) for generator in generators])
-        factors = (drawn >= self.inputs).to(x.dtype).mul_(1 / (1 - self.inputs))
+        factors = (drawn >= self.numbers).to(x.dtype).mul_(1 / (1 - self.numbers))
         return x * by_row(factors, x)
 
     def choose(self, changed: Tensor, plain: Callable[[], Tensor]) -> Tensor:
@@ -67,8 +67,8 @@ def draw_drops(rates: DropoutRates, layers: Sequence[tuple[str, int]], seeds: Se
     rows = iter(_moved([row for row, mixed in zip(left_out, some, strict=True) if mixed], device))
     return [
         Drops(
-            seeds=tuple(derive(seed, "input dropout", key) for seed in seeds) if rates.inputs else (),
-            inputs=rates.inputs,
+            seeds=tuple(derive(seed, "dropout", key) for seed in seeds) if rates.numbers else (),
+            numbers=rates.numbers,
             ranks=kept,
             whole=all(row),
             without=next(rows) if mixed else None,

@@ -68,9 +68,7 @@ class AdapterLayer:
         return self.inner(x) if self.inner else type(self.module).forward(self.module, x)
 
     def _add(self, x: Tensor, output: Tensor, scale: float) -> Tensor:
-        if self.drops is None:
-            return self.adapter.add(self.shape, x, output, self.live, scale)
-        return self.adapter.add(self.shape, self.drops.of(x), output, self.live, scale, self.drops.ranks)
+        return self.adapter.add(self.shape, x, output, self.live, scale, self.drops)
 
     def _forward_dora(self, x: Tensor, factor: Tensor) -> Tensor:
         if dora.is_per_output(factor):

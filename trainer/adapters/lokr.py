@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Adapter, LayerShape, Tensors, tucker, uniform
+from .dropout import Drops
 
 W1, W1_A, W1_B = "lokr_w1", "lokr_w1_a", "lokr_w1_b"
 W2, W2_A, W2_B, T2 = "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"
@@ -63,11 +64,11 @@ class Lokr(Adapter):
         left, right = _left(tensors), _right(shape, tensors)
         return torch.kron(left.reshape(*left.shape, *(1 for _ in right.shape[2:])), right).reshape(shape.weight)
 
-    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, ranks: Tensor | None = None) -> Tensor:
+    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, drops: Drops | None = None) -> Tensor:
         """The inputs as in_m blocks of in_n: w2 acts inside each block, w1 between them."""
         if shape.groups > 1:
-            return super().add(shape, x, output, tensors, scale, ranks)
-        left = _left(tensors)
+            return super().add(shape, x, output, tensors, scale, drops)
+        left, x = _left(tensors), x if drops is None else drops.of(x)
         if shape.kernel is None:
             inner = _apply_right(shape, x.unflatten(-1, (left.shape[1], -1)), tensors)
             change = F.linear(inner.transpose(-1, -2), left).transpose(-1, -2).flatten(-2)

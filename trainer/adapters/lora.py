@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Adapter, LayerShape, Tensors, tucker, uniform
-from .dropout import by_row
+from .dropout import Drops, by_row
 
 DOWN, MID, UP = "lora_down.weight", "lora_mid.weight", "lora_up.weight"
 
@@ -42,19 +42,15 @@ class Lora(Adapter):
             return tucker(tensors[MID], up.t(), down)
         return (up @ down).reshape(shape.weight)
 
-    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, ranks: Tensor | None = None) -> Tensor:
+    def add(self, shape: LayerShape, x: Tensor, output: Tensor, tensors: Tensors, scale: float, drops: Drops | None = None) -> Tensor:
         if shape.groups > 1:  # down would see the inputs of one group only, up all of them
-            return super().add(shape, x, output, tensors, scale, ranks)
+            return super().add(shape, x, output, tensors, scale, drops)
         if shape.kernel is None:
-            inner = F.linear(x, tensors[DOWN])
-            if ranks is not None:
-                inner = inner * _spread(ranks, inner, -1)
+            inner = _dropped(F.linear(x, tensors[DOWN]), drops, -1)
             flat = torch.addmm(output.flatten(0, -2), inner.flatten(0, -2), tensors[UP].t(), alpha=scale)
             return flat.view(output.shape)
         inner = shape.apply(F.conv2d(x, tensors[DOWN]), tensors[MID]) if MID in tensors else shape.apply(x, tensors[DOWN])
-        if ranks is not None:
-            inner = inner * _spread(ranks, inner, 1)
-        return torch.add(output, F.conv2d(inner, tensors[UP]), alpha=scale)
+        return torch.add(output, F.conv2d(_dropped(inner, drops, 1), tensors[UP]), alpha=scale)
 
     def norm(self, shape: LayerShape, tensors: Tensors) -> Tensor:
         """‖up · down‖² is the trace of (upᵀ up)(down downᵀ), two small matrices."""
@@ -73,12 +69,16 @@ def _shapes(shape: LayerShape, rank: int, mid: bool) -> dict[str, tuple[int, ...
     return down | ({MID: (rank, rank, *kernel)} if mid else {}) | {UP: (shape.outputs, rank, *point)}
 
 
-def _spread(ranks: Tensor, inner: Tensor, dim: int) -> Tensor:
-    """Factors (B, rank) in a shape that multiplies activations whose ranks, or the first of them, are in `dim`.
+def _dropped(inner: Tensor, drops: Drops | None, dim: int) -> Tensor:
+    """Activations between down and up, whose ranks, or the first of them, are in `dim`, as sd-scripts drops them: numbers, then ranks.
 
     A text encoder reads a long caption in several parts; then a sample has several rows.
     """
-    rows = by_row(ranks[:, : inner.shape[dim]], inner).to(inner.dtype)
+    if drops is None:
+        return inner
+    inner = drops.of(inner)
+    if drops.ranks is None:
+        return inner
     shape = [len(inner)] + [1] * (inner.dim() - 1)
     shape[dim] = inner.shape[dim]
-    return rows.view(shape)
+    return inner * by_row(drops.ranks[:, : inner.shape[dim]], inner).to(inner.dtype).view(shape)

@@ -36,7 +36,7 @@ class BaseSection(Section):
     )
     clip_skip: Int = option(1, "Which text-encoder layer to use, counted from the end: 1 for realistic models, 2 for anime.", ge=1, le=12)
     tokenizer: str | None = option(
-        None, "Folder with the tokenizer's vocab.json and merges.txt, if it is not beside the model.", advanced=True
+        None, "Folder with the tokenizer's vocab.json and merges.txt, or tokenizer.json, if it is not beside the model.", advanced=True
     )
     prediction: Literal["auto", "epsilon", "v"] = option(
         "auto", "What the model predicts: the noise (epsilon) or the velocity (v). auto reads it from the file.", advanced=True

@@ -48,7 +48,14 @@ class AdapterSection(Section):
         (), "Train only layers whose saved key has one of these parts, or fits one with * and ?; such as attn2.", advanced=True
     )
     exclude: Patterns = option((), "Leave out layers by the same rule; it counts more than `include`.", advanced=True)
-    dropout: Float = option(0.0, "Share of the adapter's inputs that is dropped at each use.", ge=0, le=0.99, step=0.05, advanced=True)
+    dropout: Float = option(
+        0.0,
+        "Share of numbers dropped at each use: as in sd-scripts those between a LoRA's two matrices; of LoHa and LoKr the inputs.",
+        ge=0,
+        le=0.99,
+        step=0.05,
+        advanced=True,
+    )
     rank_dropout: Float = option(0.0, "Share of the ranks that is dropped for each picture.", ge=0, le=0.99, step=0.05, advanced=True)
     module_dropout: Float = option(0.0, "Share of the layers that is left out for each picture.", ge=0, le=0.99, step=0.05, advanced=True)
     max_norm: Float | None = option(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelFileError
+from ..families.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +46,8 @@ class Clip:
 
         if self._tokenizer is None:
             return None
-        ids = self._tokenizer(text, truncation=True, return_tensors="pt")
+        places = self._model.config.text_config.max_position_embeddings
+        ids = self._tokenizer(text, truncation=True, max_length=places, return_tensors="pt")
         with torch.no_grad():
             return _unit(self._model.text_projection(self._model.text_model(**ids).pooler_output))[0]
 
@@ -60,13 +62,15 @@ def load_clip(path: Path) -> Clip:
 
 
 def _from_folder(path: Path) -> Clip:
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel
 
     try:
         model = CLIPModel.from_pretrained(path, local_files_only=True)
-        tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelFileError(f"clip: {path} holds no CLIP model in the form of transformers: {error}") from None
+    tokenizer = read_tokenizer(path)
+    if tokenizer is None:
+        raise ModelFileError(f"clip: {path} holds no tokenizer; put vocab.json and merges.txt, or tokenizer.json, there")
     return Clip(model, _side(model.config.vision_config), tokenizer)
 
 

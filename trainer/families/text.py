@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelFileError, first_line
+from ..errors import ModelFileError
 from .base import Reading, TextPart
 from .emphasis import weigh
+from .tokenizer_files import fetch_tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CLIP_REPOSITORY = "openai/clip-vit-large-patch14"
 _LONG = 8  # a piece of so many tokens may be cut by the end of a chunk; a shorter one moves to the next chunk (ComfyUI)
 
 Chunk = list[tuple[int, float]]  # token ids and their weights, without marks
@@ -118,29 +118,10 @@ def hidden_states(encoder: Any, part: TextPart, ids: Tensor, ends: Tensor, clip_
 def find_clip_tokenizer(given: str | None, checkpoint: Path, positions: int) -> ClipTokenizer:
     """The tokenizer named in the settings, beside the model, in the Hugging Face cache, or downloaded; in that order."""
     beside = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "tokenizer"
-    folders = [Path(given)] if given else [beside]
-    for folder in folders:
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return ClipTokenizer(_load(str(folder)), positions)
-    if given:
-        raise ModelFileError(f"base.tokenizer {given}: vocab.json and merges.txt are not both there")
-    errors = []
-    for local_only in (True, False):
-        try:
-            return ClipTokenizer(_load(CLIP_REPOSITORY, local_files_only=local_only), positions)
-        except (OSError, ValueError) as error:
-            errors.append(first_line(error))
-    raise ModelFileError(
-        f"no CLIP tokenizer: neither {beside} holds vocab.json and merges.txt, nor does the Hugging Face cache hold "
-        f"{CLIP_REPOSITORY}, and it could not be downloaded ({errors[-1]}). Put the two files there or set base.tokenizer "
-        "to a folder that has them; ComfyUI has a copy in comfy/sd1_tokenizer"
-    )
-
-
-def _load(source: str, **options: Any) -> Any:
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(source, **options)
+    library = read_tokenizer(Path(given) if given else beside)
+    if library is None and given:
+        raise ModelFileError(f"base.tokenizer {given}: neither vocab.json with merges.txt nor tokenizer.json is there")
+    return ClipTokenizer(library or fetch_tokenizer(beside), positions)
 
 
 def clip_core(encoder: Any) -> Any:
