@@ -11,11 +11,13 @@ import tiny
 import torch
 
 from trainer import train
+from trainer.config import from_dict
 from trainer.errors import ConfigError
 from trainer.evaluate.advice import MEANINGS, NEXT_TIME, give_advice
 from trainer.evaluate.advise import advise, draw_evidence
 from trainer.evaluate.fonts import find_font
 from trainer.evaluate.probes import ATTRIBUTES, Evidence, Probe, absent, gather_evidence, shared_words
+from trainer.events import CacheProgress
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 PICTURES = np.array([0.9, 1.0, 1.1, 1.05]) * 0.1  # the model's own losses
@@ -186,6 +188,31 @@ def test_the_measured_loss_is_that_of_validation(run):
     half = found.files[result.files[-1]][0]
     assert 0 < half.change < full.change
     assert found.base.survival == 1 and found.attributes == ("red",)
+
+
+def test_the_trigger_is_what_the_learned_pictures_share(run, tmp_path):
+    """With the prefix that is trained with; regularisation pictures show the class without it."""
+    config, result = run
+    ours, others = tiny.write_pictures(tmp_path / "ours"), tiny.write_pictures(tmp_path / "others")
+    for file in others.glob("*.txt"):
+        file.write_text("a dog", encoding="utf-8")
+    values = config.model_dump()
+    values["dataset"]["folders"] = [{"path": str(ours)}, {"path": str(others), "regularization": True}]
+    values["dataset"]["captions"]["prefix"] = "sks dog, "
+
+    found = gather_evidence(from_dict(values), result.files[:1], (1.0,), attributes=("red",))
+
+    assert found is not None and found.trigger == "sks dog colour plain flat"
+
+
+def test_a_stop_while_pictures_are_encoded_ends_it(job):
+    seen = []
+
+    def stop() -> bool:
+        return any(isinstance(event, CacheProgress) for event in seen)
+
+    assert gather_evidence(job(), [], (1.0,), listen=seen.append, stop=stop) is None
+    assert stop()
 
 
 def test_a_lora_without_text_reaction_lets_nothing_survive(run, tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from trainer.evaluate.axes import lora_axis, number_axis
-from trainer.evaluate.figures import FIGURES, copies, measure_grid, report_grid, usual_distance
+from trainer.evaluate.figures import FIGURES, copies, measure_grid, report_grid, structure_distance, usual_distance
 from trainer.evaluate.references import Reference, References
 from trainer.evaluate.shelf import MemoryShelf
 from trainer.evaluate.xyz import GridPlan, draw_cells
@@ -131,6 +131,13 @@ def test_a_picture_that_was_learned_by_heart_is_named(grid, references):
     assert usual and usual > 0.3
     assert copies(table, usual) == [(page, row, 1) for page in (0, 1) for row in (0, 1)], "file 2 paints training picture 2"
     assert copies(table, None) == []
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64)])
+def test_a_picture_is_at_no_distance_from_itself(size, tmp_path):
+    noise(1).resize(size).save(tmp_path / "1.png")
+    with Image.open(tmp_path / "1.png") as picture:
+        assert structure_distance(picture, [Reference(tmp_path / "1.png", "")]) == pytest.approx(0, abs=1e-6)
 
 
 def test_table_maps_and_curves(grid, references, tmp_path):

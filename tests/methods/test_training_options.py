@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tiny
 import torch
@@ -10,6 +12,7 @@ from trainer import train
 from trainer.errors import ConfigError, ModelFileError
 from trainer.events import Removed, Saved, StepDone, Warned
 from trainer.families.loading import load_base
+from trainer.families.weights import open_weights
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 
@@ -49,6 +52,13 @@ def test_max_norm_limits_every_change_and_is_reported(job):
     assert limited[0] > 0 and all(isinstance(number, int) for number in limited)
     _, _, free = run(job, "free")
     assert {event.limited for event in free if isinstance(event, StepDone)} == {None}
+
+
+def test_a_norm_that_the_saved_average_would_not_keep_is_refused(job):
+    """With a limit of 0.05 the file's largest change was 0.53: the optimizer's own state is not scaled down."""
+    averaging = {"kind": "adamw_schedulefree", "lr": 1e-3}
+    with pytest.raises(ConfigError, match=r"method\.max_norm: 0\.05 would limit the weights that adamw_schedulefree trains"):
+        train(job(method={"rank": 4, "max_norm": 0.05}, optimizer=averaging, schedule={"kind": "constant"}))
 
 
 def test_lora_plus_raises_the_up_matrices_alone(job):
@@ -113,6 +123,26 @@ def test_continuing_starts_where_the_file_ends(job):
     _, other, events = run(job, "other", method={"rank": 8, "alpha": 2, "continue_from": str(result.artefact)}, optimizer=still)
     assert tiny.differing(first, other) == []
     assert [text for text in warnings(events) if "stay as the file has them" in text and "lora of rank 4 and alpha 4" in text]
+
+
+@pytest.mark.parametrize(
+    ("method", "algorithm", "said"),
+    [
+        ({"adapter": "lokr"}, "lokr", False),
+        ({"adapter": "lora", "dora": True}, "lora", True),
+        ({"adapter": "loha", "tucker": True, "conv_rank": 2}, "loha", False),
+    ],
+)
+def test_a_file_says_what_its_layers_are_where_the_settings_say_something_else(job, method, algorithm, said):
+    result, _, _ = run(job, "first", method={"rank": 2, **method})
+    convolutions = {"conv_rank": method.get("conv_rank")}
+    again, _, _ = run(job, "again", method={"rank": 2, "continue_from": str(result.artefact), **convolutions})
+
+    before, after = (open_weights(file).metadata for file in (result.artefact, again.artefact))
+    assert after["ss_network_module"] == before["ss_network_module"] == "lycoris.kohya"
+    arguments = json.loads(after["ss_network_args"])
+    assert arguments["algo"] == algorithm and ("dora_wd" in arguments) is said
+    assert arguments.get("use_tucker") == json.loads(before["ss_network_args"]).get("use_tucker")
 
 
 def test_an_option_that_cannot_act_on_the_algorithm_is_refused(job):

@@ -5,11 +5,12 @@ Each stands here with the defaults of its options; `dataclasses.replace` sets th
 
 from .base import Adapter, LayerShape, Tensors
 from .dylora import Dylora
-from .loha import Loha
-from .lokr import Lokr
-from .lora import Lora
+from .loha import T1, Loha
+from .lokr import T2, Lokr
+from .lora import MID, Lora
 
 # Where a file's tensors could be of two algorithms, the first one reads it.
 ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (Lora(), Loha(), Lokr(), Dylora())}
+TUCKER_CORES = frozenset({MID, T1, T2})  # a layer with one of these is in Tucker form
 
-__all__ = ["ADAPTERS", "Adapter", "LayerShape", "Tensors"]
+__all__ = ["ADAPTERS", "TUCKER_CORES", "Adapter", "LayerShape", "Tensors"]

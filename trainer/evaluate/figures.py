@@ -14,7 +14,7 @@ import numpy as np
 
 from ..files import write_text
 from .metrics import mean_abs_difference, psnr, ssim
-from .references import Reference, References
+from .references import Reference, References, cut_to
 from .xyz import DrawnGrid, GridPlan, Place, write_picture, write_sheets
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def measure_grid(grid: DrawnGrid, references: References, likeness: Likeness | N
 
 
 def structure_distance(picture: Image, others: Sequence[Reference]) -> float:
-    """The smallest 1 - SSIM between the picture and any of the others, mirrored ones included."""
-    small = np.asarray(picture.convert("RGB").resize(_SMALL), dtype=float)
+    """The smallest 1 - SSIM between the middle square of the picture and that of any of the others, mirrored ones included."""
+    small = np.asarray(cut_to(picture, _SMALL), dtype=float)
     return min(1 - ssim(small, view) for other in others for view in _views(other))
 
 

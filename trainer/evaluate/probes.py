@@ -105,6 +105,7 @@ def gather_evidence(
     `attributes` in place of those that are known; `trigger` in place of the words that all captions share.
     """
     from ..data.cache import TensorCache
+    from ..data.captions import plain
     from ..feed import fill_caches, reading_of
     from ..places import cache_dir_of
     from ..plan import make_plan
@@ -114,13 +115,16 @@ def gather_evidence(
         plan = make_plan(config, stop)
     except Stopped:
         return None
-    captions = [record.caption for record in plan.records]
+    learned = [record for record in plan.records if not record.regularization]
+    captions = [plain(record.caption, record.caption_settings(config.dataset)) for record in learned]
     trigger = trigger or shared_words(captions)
     chosen = list(attributes) or absent(ATTRIBUTES, captions)
     with open_canvas(config.base, precision=config.train.precision, device=config.train.device, listen=listen, stop=stop) as canvas:
         canvas.model.tokenizer = canvas.model.reader(reading_of(config.dataset.captions))
         listen(Status("encoding pictures"))
         feed = fill_caches(plan, canvas.family, canvas.model, TensorCache(cache_dir_of(config)), False, listen, stop)
+        if stop():
+            return None
         prober = _Prober(canvas, feed, trigger, chosen)
         base = prober.start(keep=len(chosen) if attributes else KEPT_ATTRIBUTES)
         found: dict[Path, tuple[Probe, ...]] = {}

@@ -66,4 +66,12 @@ def _fitted(path: Path, size: tuple[int, int], _bytes: int, _mtime_ns: int) -> I
     from PIL import ImageOps
 
     with Images.open(path) as picture:
-        return ImageOps.fit(ImageOps.exif_transpose(picture).convert("RGB"), size, Images.Resampling.LANCZOS)
+        return cut_to(ImageOps.exif_transpose(picture), size)
+
+
+def cut_to(picture: Image, size: tuple[int, int]) -> Image:
+    """Cut in the middle to the shape of `size` (width, height), and scaled to it; RGB."""
+    from PIL import Image as Images
+    from PIL import ImageOps
+
+    return ImageOps.fit(picture.convert("RGB"), size, Images.Resampling.LANCZOS)

@@ -24,7 +24,7 @@ from .block_plan import BlockPlan, BlockReport, Place, plan_blocks
 from .kinds import algorithm, check_options
 from .network import network_facts
 from .regularisation import check_algorithm, check_text_stop, check_training, text_stop
-from .start import common_size, read_start
+from .start import as_found, common_size, read_start
 from .targets import choose_targets
 
 
@@ -183,11 +183,10 @@ class AdapterMethod:
         return {name: tensor for adapters in self._sets.values() for name, tensor in adapters.saved(dtype).items()}
 
     def metadata(self) -> dict[str, Any]:
-        facts = network_facts(self.section, self._plan) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
-        if self.section.continue_from:
-            layers = [layer for adapters in self._sets.values() for layer in adapters.layers]
-            facts |= common_size(layers)
-        return facts
+        if not self.section.continue_from:
+            return network_facts(self.section, self._plan) | {"network_dim": self.section.rank, "network_alpha": self.section.alpha}
+        layers = [layer for adapters in self._sets.values() for layer in adapters.layers]
+        return network_facts(as_found(self.section, layers), self._plan) | common_size(layers)
 
     def silent(self) -> list[str]:
         return [key for adapters in self._sets.values() for key in adapters.silent() if key not in self._unused]

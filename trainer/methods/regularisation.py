@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..adapters import ADAPTERS, Adapter
 from ..config import AdapterSection, OptimizerSection
+from ..optim.optimizers import OPTIMIZERS
 from ..optim.schedules import part_or_steps
 
 Findings = tuple[list[str], list[str]]  # problems and warnings, one sentence each
@@ -18,6 +19,12 @@ def check_training(section: AdapterSection, optimizer: OptimizerSection) -> Find
         problems.append("method: train_unet and train_text_encoder are both off, so nothing would be trained; switch one on")
     if section.continue_from and not Path(section.continue_from).expanduser().is_file():
         problems.append(f"method.continue_from: {section.continue_from} is not a file")
+    kind = OPTIMIZERS.get(optimizer.kind)
+    if section.max_norm is not None and kind is not None and kind.averages:
+        problems.append(
+            f"method.max_norm: {section.max_norm:g} would limit the weights that {optimizer.kind} trains, not their average, which is "
+            "what is saved; leave it unset, or choose another optimizer.kind"
+        )
     adapter = ADAPTERS.get(section.adapter)
     return problems + (check_algorithm(adapter, section, optimizer) if adapter else []), []
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..adapters import Adapter
+from ..adapters import TUCKER_CORES, Adapter
 from ..adapters.dora import MAGNITUDE
 from ..adapters.files import load_adapters
 from ..adapters.inject import AdapterLayer
@@ -54,6 +55,13 @@ def read_start(section: AdapterSection, adapter: Adapter, placed: Sequence[tuple
             f"file, for example {unused[0]}"
         )
     return Start({layer.key: layer for layer in loaded.layers}, warnings)
+
+
+def as_found(section: AdapterSection, layers: Sequence[AdapterLayer]) -> AdapterSection:
+    """The settings that say of the layers what they are, for a file's metadata: of several algorithms the commonest."""
+    ((algorithm, _),) = Counter(layer.adapter.name for layer in layers).most_common(1)
+    names = {name for layer in layers for name in layer.tensors}
+    return section.model_copy(update={"adapter": algorithm, "dora": MAGNITUDE in names, "tucker": not names.isdisjoint(TUCKER_CORES)})
 
 
 def common_size(layers: Sequence[AdapterLayer]) -> dict[str, Any]:
