@@ -241,6 +241,24 @@ def test_what_is_held_out_is_not_counted_as_trained(job):
     assert scanned.report["images"] == 3
 
 
+def test_copies_of_a_picture_are_held_out_together(job, tmp_path):
+    pictures = tiny.write_pictures(tmp_path / "pictures", count=4)
+    (pictures / "copy.png").write_bytes((pictures / "00.png").read_bytes())
+    (pictures / "copy.txt").write_text("a copy", encoding="utf-8")
+    for seed in range(8):
+        plan = make_plan(
+            with_dataset(job, {"folders": [{"path": str(pictures)}]}, validate={"split": 0.25}, train={**SHORT["train"], "seed": seed})
+        )
+        assert {record.digest for record in plan.records}.isdisjoint(record.digest for record in plan.held_out)
+        assert len(plan.records) + len(plan.held_out) == 5 and plan.held_out
+
+
+def test_one_picture_listed_twice_leaves_nothing_to_train_on(job, tmp_path):
+    folder = {"path": str(tiny.write_pictures(tmp_path / "one", count=1))}
+    with pytest.raises(DatasetError, match=r"validate\.split: 0\.5 of 1 picture leaves none to train on"):
+        make_plan(with_dataset(job, {"folders": [folder, folder]}, validate={"split": 0.5}))
+
+
 def test_there_must_be_something_to_learn(job, classes, tmp_path):
     with pytest.raises(ConfigError, match="every folder is a regularization folder"):
         with_dataset(job, {"folders": [{"path": str(classes), "regularization": True}]})

@@ -168,13 +168,17 @@ def _scan_held_out(config: TrainConfig, training: tuple[Record, ...], stop: Stop
 
 
 def _split(records: tuple[Record, ...], share: float, seed: int) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Training and held-out records. Which are held out depends on the seed and the file names alone; regularization never is."""
+    """Training and held-out records. Which are held out depends on the seed and the file names alone; regularization never is.
+
+    Copies of a picture are held out together: one that is trained on would say nothing.
+    """
     if share == 0:
         return records, ()
     learned = [record for record in records if not record.regularization]
-    if len(learned) < 2:
-        raise DatasetError(f"validate.split: {share} of {len(learned)} picture leaves none to train on; set it to 0 or add pictures")
-    count = min(len(learned) - 1, max(1, round(len(learned) * share)))
     order = sorted(learned, key=lambda record: derive(seed, "held out", record.path.parent.name, record.path.name))
-    chosen = {record.path for record in order[:count]}
-    return tuple(r for r in records if r.path not in chosen), tuple(r for r in records if r.path in chosen)
+    different = list(dict.fromkeys(record.digest for record in order))
+    if len(different) < 2:
+        raise DatasetError(f"validate.split: {share} of {len(different)} picture leaves none to train on; set it to 0 or add pictures")
+    chosen = set(different[: min(len(different) - 1, max(1, round(len(different) * share)))])
+    held_out = tuple(record for record in learned if record.digest in chosen)
+    return tuple(record for record in records if record.regularization or record.digest not in chosen), held_out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import unicodedata
 
@@ -67,6 +68,7 @@ def test_a_plain_folder(tmp_path):
         ("007_a  b", (7, "a b")),
         ("3_", (3, "")),
         ("5_猫", (5, "猫")),
+        (os.fsdecode(b"10_caf\xe9"), (10, "caf?")),  # a tokenizer takes no such letters
         ("10000_x", (10000, "x")),
         ("0_cat", None),
         ("10001_x", None),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer import train
 from trainer.config import BaseSection
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, ModelFileError
 from trainer.events import StepDone, Warned
 from trainer.families import FAMILIES, find_family
 from trainer.families.keys import is_linear_attention, rename, unet_table, vae_table
@@ -85,6 +85,14 @@ def test_a_single_file_is_recognised_and_equals_the_folder(bases, tmp_path, name
     assert find_family(str(bases[name]), "auto", FAMILIES).spec.name == name
     found, expected = load(name, path), load(name, bases[name])
     assert found.identity == expected.identity and len(found.identity) == 2 + len(found.spec.text_parts)
+
+
+@pytest.mark.parametrize("name", ["scaled_fp8", "model.diffusion_model.time_embed.0.scale_weight", "first_stage_model.a.comfy_quant"])
+def test_a_file_whose_8_bit_weights_have_scales_is_refused(bases, tmp_path, name):
+    """Without the scales its weights would be others: 256 instead of 0.1 in a layer of a file made so."""
+    path = write_file(tmp_path, single_file(bases["sd15"], "sd15") | {name: torch.ones(1)})
+    with pytest.raises(ModelFileError, match=f"is a model in scaled 8-bit form .{name}., which cannot be trained on"):
+        find_family(str(path), "auto", FAMILIES)
 
 
 def _shapes(path: Path):

@@ -96,12 +96,22 @@ def test_a_file_that_ends_early_is_refused(tmp_path, ending, kept):
         dict(open_weights(path).shapes)
 
 
-@pytest.mark.parametrize("header", [b"[]", b"{not json", b'"text"', b"\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "header",
+    [b"[]", b"{not json", b'"text"', b"\xff\xff\xff", b'{"a": 1}', b'{"a": {"shape": [1]}}', b'{"a": {"shape": [1], "data_offsets": []}}'],
+)
 def test_a_damaged_header_is_refused(tmp_path, header):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(100))
     with pytest.raises(ModelFileError, match=r"bad\.safetensors has a damaged safetensors header"):
         open_weights(path)
+
+
+def test_numbers_of_a_kind_that_is_not_read_are_named(tmp_path):
+    header = b'{"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}'
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"0")
+    with pytest.raises(ModelFileError, match="a has numbers of the kind F4, which is not read here"):
+        list(open_weights(tmp_path / "a.safetensors").read({"a"}))
 
 
 def test_a_header_length_beyond_the_file_is_refused(tmp_path):

@@ -117,6 +117,7 @@ def test_tags_and_trigger_words():
     sentences = {"zibu on a blue background": 1, "a small zibu at the top": 1, "Zibu in the sea": 2}
     found = origin({"10_zibu": sentences}, {"10_zibu": {"img_count": 4}}, **{"modelspec.trigger_phrase": "zibu!"})
     assert found.triggers == {"zibu!": "named in the metadata", "zibu": "in nearly every caption"}
+    assert origin({"1_a": {"sks": 3}}, {"1_a": {"img_count": None}, "b": {"img_count": "many"}}).triggers == {"a": "name of the folder"}
     assert read_origin({"ss_tag_frequency": "{damaged", "ss_steps": "None"}).training == {}
 
 

@@ -101,6 +101,7 @@ def find_groups(section: FolderSection) -> tuple[list[Group], list[str]]:
 
 def parse_concept(name: str) -> tuple[int, str] | None:
     """(repeats, class words) of a folder named N_concept, spaces for underscores: "10_sks_cat" is (10, "sks cat")."""
+    name = name.encode("utf-8", "replace").decode("utf-8")  # no tokenizer takes what is not UTF-8
     match = re.fullmatch(r"([0-9]{1,9})_(.*)", name)
     if not match or not 1 <= int(match[1]) <= MAX_REPEATS:
         return None

@@ -31,6 +31,8 @@ _KNOWN = (
     ("a text encoder", "text_model.encoder.layers.0."),
     ("a textual inversion", "emb_params"),
 )
+# Endings of what stands beside 8-bit weights that are to be multiplied by it, as ComfyUI writes it.
+_SCALES = (".scale_weight", ".weight_scale", ".comfy_quant", "scaled_fp8")
 _FIRST, _CHANNELS = "model.diffusion_model.input_blocks.0.0.weight", 4
 
 
@@ -68,6 +70,8 @@ def find_family(checkpoint: str, wanted: str, families: dict[str, Family]) -> Fa
 
 def _of_file(path: Path, families: Iterable[Family]) -> tuple[Family | None, str]:
     shapes = open_weights(path).shapes
+    if scale := next((name for name in shapes if name.endswith(_SCALES)), None):
+        return None, f"a model in scaled 8-bit form ({scale})"
     return next((family for family in families if family.recognise(shapes)), None), describe(shapes)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 _MAX_HEADER = 100_000_000  # the limit of the safetensors format
+_DAMAGED = "model file {path} has a damaged safetensors header; download or copy it again"
 
 
 class WeightFile(Protocol):
@@ -65,8 +66,11 @@ class SafetensorsFile:
         header, self.data_start = _read_header(path)
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         self._entries: dict[str, Any] = header
-        self.shapes: Shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-        expected = self.data_start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        try:
+            self.shapes: Shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+            expected = self.data_start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        except (KeyError, TypeError, IndexError):
+            raise ModelFileError(_DAMAGED.format(path=path)) from None
         actual = path.stat().st_size
         if actual < expected:
             raise ModelFileError(f"model file {path} is truncated: {actual:,} of {expected:,} bytes; download or copy it again")
@@ -79,6 +83,8 @@ class SafetensorsFile:
             for name, entry in sorted(self._entries.items(), key=lambda item: item[1]["data_offsets"]):
                 if name not in names:
                     continue
+                if entry["dtype"] not in dtypes:
+                    raise ModelFileError(f"model file {self.path}: {name} has numbers of the kind {entry['dtype']}, which is not read here")
                 start, end = entry["data_offsets"]
                 raw = torch.empty(end - start, dtype=torch.uint8)
                 file.seek(self.data_start + start)
@@ -107,7 +113,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         except ValueError:
             header = None
     if not isinstance(header, dict):
-        raise ModelFileError(f"model file {path} has a damaged safetensors header; download or copy it again")
+        raise ModelFileError(_DAMAGED.format(path=path))
     return header, 8 + header_size
 
 

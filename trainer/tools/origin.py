@@ -102,7 +102,8 @@ def _triggers(metadata: Mapping[str, str], tags: Mapping[str, int]) -> Iterator[
     if phrase := metadata.get("modelspec.trigger_phrase"):
         yield phrase, "named in the metadata"
     folders = _mapping(metadata, "ss_dataset_dirs")
-    pictures = sum(int(folder.get("img_count", 0)) for folder in folders.values() if isinstance(folder, dict))
+    counts = (folder.get("img_count") for folder in folders.values() if isinstance(folder, dict))
+    pictures = sum(count for count in counts if isinstance(count, int))
     everywhere = [tag for tag, count in tags.items() if pictures and count >= EVERYWHERE * pictures]
     if not everywhere and pictures:
         words: Counter[str] = Counter()
