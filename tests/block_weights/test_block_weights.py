@@ -59,6 +59,11 @@ def test_a_vector_of_ones_gives_the_same_tensors():
     assert {name: id(tensor) for name, tensor in weighted.tensors().items()} == {name: id(tensor) for name, tensor in WHOLE.items()}
 
 
+@pytest.mark.parametrize("vector", ["", " ", "\n"])
+def test_an_empty_vector_is_one(vector):
+    assert set(weight_blocks(WHOLE, vector).ratios.values()) == {1.0}
+
+
 def test_seventeen_values_reach_their_blocks():
     weighted = weight_blocks(WHOLE, NUMBERS)
     for number, block in enumerate(("BASE", *ATTENTION)):

@@ -56,9 +56,13 @@ RULES = """async ([model, part, texts]) => {
 }"""
 VECTORS = ["", "1", "0.5", " .25 ", "IN04=0.5", "M00 = 0, out03=2 IN04=-1", "BASE=0", "IN99=1", "IN04", "1,2", "1e3x"]
 VECTORS += ["S00-S05=0.5, D18=0", "IN07-IN08=0", "IN04=", "1," * 15 + ","]
+VECTORS += ["IN08-IN04=0.5", "IN04-IN05-IN06=0", "-IN04=0", "IN04-=0.5", "IN04=0.5=3", "IN04==1", "IN04=x, IN04=1", "="]
+VECTORS += ["0x10", "IN04=0x10", "1_0", "IN04=1_000.2_5e-2", "1__0", "_1", "+.5E1", "5.", ".", "1e999", "inf", "constructor", "IN04=1e-7"]
+VECTORS += ["IN04=0.12345, M00=0.5", "IN04=1.0001", "IN04 - IN05 = - 1", " ", "0.5 0.5", "IN04=0.5;M00=0"]
 VECTORS += [",".join(str(number / 4) for number in range(count)) for count in (12, 16, 17, 20, 23, 25, 26, 61)]
 PARTS = ["", "0.5", "cosine", "sine+.25", "Linear - 0.5", "reverse_linear", "zeros+1", "IN04=0", "1,,1,1,1,1,1,1,1,1,1,.5"]
-PARTS += ["1,1", "cosin", "sine+x", "sine+"]
+PARTS += ["1,1", "cosin", "sine+x", "sine+", "sine+0x1", "sine.5", "zeros+1e1", "constructor", "__proto__", " "]
+PARTS += ["IN08-IN04=0", "IN04-M00=0"]
 
 
 def bars(page: Page) -> dict[str, float]:
@@ -111,10 +115,21 @@ def test_the_browser_reads_texts_as_the_trainer_does(comfy: Comfy, browser: Brow
         for text, found in zip(PARTS, page.evaluate(RULES, [options["models"][0], "down", PARTS]), strict=True):
             try:
                 expected = dict.fromkeys(STABLE_DIFFUSION.parts["down"], 1.0)
-                expected |= part_values(text, STABLE_DIFFUSION, "down", "down") if text else {}
+                expected |= part_values(text, STABLE_DIFFUSION, "down", "down") if text.strip() else {}
             except ConfigError:
                 expected = None
             assert (found and found[0]) == (expected and pytest.approx(expected, abs=1e-3)), text
+
+
+def test_a_drag_rounds_no_other_block(page: Page) -> None:
+    page.evaluate(ADD, ["LoraFurnaceBlockWeights", {"weights": "IN04=0.12345, M00=0.5"}])
+    page.wait_for_selector(".lf-block")
+    drag(page, "M00", 0.6)
+    assert page.evaluate(WIDGET, "weights") == "IN04=0.12345, M00=0.6"
+    page.evaluate(SET, ["weights", ""])
+    page.evaluate(SET, ["down", "sine+.12345"])
+    drag(page, "IN11", 0.5)
+    assert page.evaluate(WIDGET, "down").split(", ")[:2] == ["0.12345", "0.26545"]  # a curve's own points have three decimals
 
 
 def test_training_bars(page: Page) -> None:

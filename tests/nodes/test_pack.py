@@ -129,6 +129,36 @@ def test_help_pages(name: str) -> None:
         assert (ROOT / "web/docs" / page).read_text(encoding="utf-8").startswith("# ")
 
 
+def emphasised(page: str) -> list[str]:
+    """What is in bold or italics."""
+    return [text for _, text in re.findall(r"(\*\*?)([^*\n]+)\1", re.sub(r"`[^`]*`", "", page))]
+
+
+def chinese_names(pack: Pack, name: str) -> dict[str, set[str]]:
+    """What a node, its inputs and its outputs are called in the English interface, and what in the Chinese one."""
+    key, kind = f"LoraFurnace{name}", pack.node(name)
+    entry = json.loads((ROOT / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))[key]
+    found: dict[str, set[str]] = {key: {entry["name"]} for key, entry in entry["inputs"].items()}
+    for number, output in enumerate(kind.RETURN_NAMES):
+        found.setdefault(output, set()).add(entry["outputs"][str(number)]["name"])
+    title = pack.module.NODE_DISPLAY_NAME_MAPPINGS[key].removesuffix(" (LoRA Furnace)")
+    return found | {title: {entry["display_name"].removesuffix("（LoRA 熔炉）")}}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_chinese_help_calls_things_as_the_chinese_nodes_do(shown_pack: Pack, name: str) -> None:
+    """Every node, input and output that the English page has in bold or italics is so on the Chinese page, by its Chinese name."""
+    known: dict[str, set[str]] = {}
+    for other in NODES:
+        for key, names in chinese_names(shown_pack, other).items():
+            known[key] = known.get(key, set()) | names
+    known |= chinese_names(shown_pack, name)  # a page means its own node's first
+    english, chinese = ((ROOT / f"web/docs/LoraFurnace{name}{end}").read_text(encoding="utf-8") for end in (".md", "/zh.md"))
+    said = {term for text in emphasised(english) for term in (text, *re.split(r"\s*[,/]\s*", text))}
+    there = "\n".join(emphasised(chinese))
+    assert {term: known[term] for term in said & set(known) if not any(each in there for each in known[term])} == {}
+
+
 def imports(path: Path) -> set[tuple[int, str]]:
     """(level, first part) of every import of a file."""
     found = set()

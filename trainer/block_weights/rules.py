@@ -47,7 +47,7 @@ def random_number(seed: int) -> Number:
 def block_ratios(text: str, table: BlockTable, presets: Presets, seed: int) -> dict[str, float]:
     """A ratio for every block and text encoder. What a list of block=number items leaves out keeps 1, and so do text
     encoders that a list has no place for. ConfigError for a text that is neither a preset nor fits the table."""
-    resolved = presets.vector(text or "1")
+    resolved = presets.vector(text.strip() or "1")
     where = f"vector {text!r}" if resolved != text and text else "vector"
     if re.fullmatch(r"\s*[A-Za-z][\w.-]*\s*", resolved) and resolved.strip().upper() not in RANDOM:
         raise ConfigError(f"vector: {text!r} is no preset; known: {', '.join(presets.vectors)}")
