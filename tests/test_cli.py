@@ -39,6 +39,17 @@ def test_an_argument_is_known_by_its_whole_name_only(capsys):
     assert "--js" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["dataset.folders.0.path", "dataset.folders.0.masks", "base.checkpoint", "validate.folder", "method.continue_from"],
+)
+def test_a_path_in_the_home_of_nobody_is_named_like_any_that_is_missing(tmp_path, setting, capsys):
+    config = {"base": {"checkpoint": str(tmp_path)}, "dataset": {"folders": [{"path": str(tmp_path)}]}}
+    (tmp_path / "job.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main(["check", str(tmp_path / "job.json"), "--set", f"{setting}=~no_such_user/a"]) == 2
+    assert "~no_such_user/a" in capsys.readouterr().err
+
+
 def test_a_defect_is_answered_in_json_too(monkeypatch, capsys):
     monkeypatch.setattr("trainer.commands.presets.run", lambda options: 1 / 0)
 

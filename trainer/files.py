@@ -1,7 +1,8 @@
-"""Writing files so that a reader never sees half of one."""
+"""Paths and texts as users give them, and writing files so that a reader never sees half of one."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -16,6 +17,28 @@ from .errors import OutputError
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 _NAME_PART = 40  # letters of a file's name that its temporary name repeats
+
+
+def from_home(path: str | Path) -> Path:
+    """The path with `~` as the user's folder; as it is where there is no such user, so that it is named like any that is missing."""
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def unicode_of(data: bytes) -> str:
+    """The encoding in which data would be Unicode: UTF-16 where they begin with its mark, as what Windows PowerShell writes, else UTF-8."""
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in Unicode. UnicodeDecodeError, or OSError where it cannot be read."""
+    data = path.read_bytes()
+    try:
+        return data.decode(unicode_of(data))
+    except UnicodeDecodeError as error:
+        error.reason += "; save the file as UTF-8"
+        raise
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..adapters import ADAPTERS, Adapter
 from ..config import AdapterSection, OptimizerSection
+from ..files import from_home
 from ..optim.schedules import part_or_steps
 
 Findings = tuple[list[str], list[str]]  # problems and warnings, one sentence each
@@ -16,7 +15,7 @@ def check_training(section: AdapterSection, optimizer: OptimizerSection) -> Find
     problems = []
     if not (section.train_unet or section.train_text_encoder):
         problems.append("method: train_unet and train_text_encoder are both off, so nothing would be trained; switch one on")
-    if section.continue_from and not Path(section.continue_from).expanduser().is_file():
+    if section.continue_from and not from_home(section.continue_from).is_file():
         problems.append(f"method.continue_from: {section.continue_from} is not a file")
     adapter = ADAPTERS.get(section.adapter)
     return problems + (check_algorithm(adapter, section, optimizer) if adapter else []), []
