@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import ConfigError, OutputError
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 _NAME_PART = 40  # letters of a file's name that its temporary name repeats
@@ -112,6 +112,13 @@ def require_writable(folder: Path, setting: str, *, make: bool = True) -> None:
             probe.unlink(missing_ok=True)
 
 
+def require_file(path: Path, setting: str, *endings: str) -> None:
+    """ConfigError where a file of this name would be taken for one of another kind, OutputError where it cannot be made."""
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f"{setting}: {path} ends in {path.suffix!r}; what is saved there ends in {' or '.join(endings)}")
+    require_writable(path.parent, setting, make=False)
+
+
 def require_space(folder: Path, size: int, what: str) -> None:
     """OutputError where the disk of `folder` has less than `size` bytes free; `what` needs them."""
     free = free_bytes(folder)
@@ -134,6 +141,8 @@ def _nearest_existing(path: Path) -> Path:
 def _explain(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{path} could not be written: the disk is full ({free_bytes(path.parent):,} bytes free); make room or choose another folder"
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return f"{path} could not be written: there is a file where a folder is needed; choose another folder"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"{path} could not be written: no permission; choose another folder"
     return f"{path} could not be written: {error}"
