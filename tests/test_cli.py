@@ -1,10 +1,12 @@
 """What every command has in common: exit codes, and `--json`'s last line."""
 
 import json
+import signal
 
 import pytest
 
 from trainer.cli import main
+from trainer.commands.shared import Interrupt
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,22 @@ def test_a_defect_is_answered_in_json_too(monkeypatch, capsys):
         "kind": "ZeroDivisionError",
         "error": "division by zero",
     }
+
+
+def test_a_stop_promises_only_what_holds_for_every_command(capsys):
+    with Interrupt() as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop() and capsys.readouterr().err == "stopping after this step (Ctrl-C again: at once)\n"
+
+
+@pytest.mark.parametrize("wrong", [["--steps", "0"], ["--warmup", "-1"], ["--steps", "1", "--warmup", "0"], ["--rank", "0"]])
+def test_a_bench_that_cannot_be_begins_nothing(tmp_path, wrong, monkeypatch, capsys):
+    monkeypatch.setattr("trainer.bench_files.random_checkpoint", lambda *_: pytest.fail("made a checkpoint"))
+    assert main(["bench", *wrong, "--out", str(tmp_path / "bench")]) == 2
+    assert wrong[0].removeprefix("--") in capsys.readouterr().err and not (tmp_path / "bench").exists()
+
+
+@pytest.mark.parametrize("command", ["info", "blocks", "dylora-split"])
+def test_a_folder_in_the_place_of_a_lora_is_called_one(tmp_path, command, capsys):
+    assert main([command, str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder; give a .safetensors" in capsys.readouterr().err
