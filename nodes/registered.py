@@ -8,6 +8,7 @@ from pathlib import Path
 from ..trainer.config import TrainConfig
 from ..trainer.demo import base_folder, dataset_folder, heldout_folder
 from ..trainer.errors import ConfigError
+from ..trainer.files import from_home
 from ..trainer.reading import load_config
 from . import host
 
@@ -52,4 +53,4 @@ def _named_paths(config: TrainConfig) -> Iterator[tuple[str, str, list[Path]]]:
 
 
 def _is_within(path: Path, roots: Iterable[Path]) -> bool:
-    return any(path.expanduser().resolve().is_relative_to(root.resolve()) for root in roots)
+    return any(from_home(path).resolve().is_relative_to(root.resolve()) for root in roots)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from trainer import TrainConfig, check, draw_class_pictures, train
 from trainer.class_pictures import draw_class_set
 from trainer.cli import main
 from trainer.config import SampleSection, from_dict
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, OutputError
 from trainer.events import CellDrawn
 
 SAMPLE = {"prompts": ["a cat", "a dog"], "steps": 2, "cfg": 1.0, "seed": 5}
@@ -108,6 +110,24 @@ def test_the_command_takes_folder_and_words_from_the_configuration(job, tmp_path
     assert "2 other pictures in" in capsys.readouterr().out
     assert main(["regularize", str(path), "--count", "1", "--out", str(tmp_path / "other"), "--prompt", "a dog"]) == 0
     assert "regularization: true" in capsys.readouterr().out and parameters(tmp_path / "other")[0][2] == "a dog"
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_model_loads(job, tmp_path):
+    (tmp_path / "class").touch()
+    told = []
+    with pytest.raises(OutputError, match="folder: .*class could not be written"):
+        draw(job(), tmp_path / "class", 1, listen=told.append)
+    assert told == []
+
+
+def test_a_caption_that_cannot_be_written_whole_is_not_written(job, tmp_path, monkeypatch):
+    def full(_file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        draw(job(), tmp_path / "class", 1)
+    assert list((tmp_path / "class").iterdir()) == []
 
 
 @pytest.mark.parametrize(("prompts", "count", "field"), [([], 1, "prompts"), (["a cat"], 0, "count")])

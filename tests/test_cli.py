@@ -1,10 +1,12 @@
 """What every command has in common: exit codes, and `--json`'s last line."""
 
 import json
+import signal
 
 import pytest
 
 from trainer.cli import main
+from trainer.commands.shared import Interrupt
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,17 @@ def test_an_argument_is_known_by_its_whole_name_only(capsys):
     assert "--js" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["dataset.folders.0.path", "dataset.folders.0.masks", "base.checkpoint", "validate.folder", "method.continue_from"],
+)
+def test_a_path_in_the_home_of_nobody_is_named_like_any_that_is_missing(tmp_path, setting, capsys):
+    config = {"base": {"checkpoint": str(tmp_path)}, "dataset": {"folders": [{"path": str(tmp_path)}]}}
+    (tmp_path / "job.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main(["check", str(tmp_path / "job.json"), "--set", f"{setting}=~no_such_user/a"]) == 2
+    assert "~no_such_user/a" in capsys.readouterr().err
+
+
 def test_a_defect_is_answered_in_json_too(monkeypatch, capsys):
     monkeypatch.setattr("trainer.commands.presets.run", lambda options: 1 / 0)
 
@@ -50,3 +63,22 @@ def test_a_defect_is_answered_in_json_too(monkeypatch, capsys):
         "kind": "ZeroDivisionError",
         "error": "division by zero",
     }
+
+
+def test_a_stop_promises_only_what_holds_for_every_command(capsys):
+    with Interrupt() as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop() and capsys.readouterr().err == "stopping after this step (Ctrl-C again: at once)\n"
+
+
+@pytest.mark.parametrize("wrong", [["--steps", "0"], ["--warmup", "-1"], ["--steps", "1", "--warmup", "0"], ["--rank", "0"]])
+def test_a_bench_that_cannot_be_begins_nothing(tmp_path, wrong, monkeypatch, capsys):
+    monkeypatch.setattr("trainer.bench_files.random_checkpoint", lambda *_: pytest.fail("made a checkpoint"))
+    assert main(["bench", *wrong, "--out", str(tmp_path / "bench")]) == 2
+    assert wrong[0].removeprefix("--") in capsys.readouterr().err and not (tmp_path / "bench").exists()
+
+
+@pytest.mark.parametrize("command", ["info", "blocks", "dylora-split"])
+def test_a_folder_in_the_place_of_a_lora_is_called_one(tmp_path, command, capsys):
+    assert main([command, str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder; give a .safetensors" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 
 from trainer.checkpoint import artefact_names, artefact_path
 from trainer.errors import OutputError
-from trainer.files import clear_leftovers, free_bytes, replacing, require_writable, write_bytes, write_text
+from trainer.files import clear_leftovers, free_bytes, from_home, replacing, require_writable, write_bytes, write_text
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -132,3 +132,10 @@ def test_a_long_name_is_cut_short_in_its_leftovers(job, tmp_path):
     left.rename(temporary)
     clear_leftovers(tmp_path, artefact_names(config))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_folder_that_is_not_known_stays_as_it_is_written(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/her")
+    assert from_home("a/~") == Path("a/~")
+    assert os.name != "posix" or from_home("~/a") == Path("/home/her/a")
+    assert from_home("~no_such_user/a") == Path("~no_such_user/a") or os.name != "posix"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cli import _parser
+from trainer.cli import _parser, main
 from trainer.commands.grid import _plan
 from trainer.commands.shared import read_config
 from trainer.config import to_yaml
@@ -65,3 +65,15 @@ def test_other_axes_need_no_lora_but_the_stack(plan_of):
 def test_where_nothing_was_saved_the_folder_is_named(plan_of, arguments, tmp_path):
     with pytest.raises(ConfigError, match=r"--lora: '.*tiny' has no saved file"):
         plan_of(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(["--out", "taken"], "--out: taken could not be written"), (["--clip", "nowhere"], "clip: nowhere")]
+)
+def test_what_cannot_be_measured_or_written_is_said_before_a_picture_is_drawn(job, tmp_path, monkeypatch, wrong, said, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("taken", "a.safetensors"):
+        Path(name).touch()
+    Path("job.yaml").write_text(to_yaml(job(base={"checkpoint": "missing"})), encoding="utf-8")
+    assert main(["grid", "job.yaml", "--lora", "a.safetensors", "--prompt", "a cat", *wrong]) != 0
+    assert said in capsys.readouterr().err and not Path("out").exists()

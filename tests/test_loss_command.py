@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 from PIL import Image
@@ -61,3 +62,13 @@ def test_numbers_deep_in_an_answer_are_finite_or_null(tmp_path, capsys, monkeypa
 def test_a_folder_without_a_run(tmp_path, capsys):
     assert main(["loss", str(tmp_path)]) == 2
     assert "log.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("picture", "said", "code"), [("curve.txt", "--png: .* ends in '.txt'", 2), ("log.jsonl/a.png", "--png: .*a file", 1)]
+)
+def test_a_place_that_cannot_be_drawn_at_is_said_first(tmp_path, picture, said, code, capsys):
+    (tmp_path / "log.jsonl").write_text(json.dumps({"event": "StepDone", "step": 1, "total": 5, "loss": 0.5, "lr": {}}), encoding="utf-8")
+    assert main(["loss", str(tmp_path), "--png", str(tmp_path / picture)]) == code
+    shown = capsys.readouterr()
+    assert re.search(said, shown.err) and shown.out == "" and [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

@@ -19,7 +19,7 @@ def isolated(parts: list[str], folder: Path, **options) -> subprocess.CompletedP
 
 
 def test_it_runs_in_an_isolated_python(tmp_path):
-    shown = isolated(trainer_command("queue", str(tmp_path / "queue"), "--status"), tmp_path)
+    shown = isolated(trainer_command("queue", str(tmp_path), "--status"), tmp_path)
     assert shown.returncode == 0, shown.stderr
     help = isolated(trainer_command("--help"), tmp_path)
     assert help.stdout.startswith("usage: lora-furnace")

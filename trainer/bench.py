@@ -35,10 +35,13 @@ def run_bench(options: argparse.Namespace) -> dict[str, Any]:
     family = options.family or next(iter(FAMILIES))
     if family not in FAMILIES:
         raise ConfigError(f"--family: {family!r} is unknown; known: {', '.join(FAMILIES)}")
+    if options.steps < 1 or options.warmup < 0 or options.steps + options.warmup < 2:  # a step counts from the end of the one before
+        raise ConfigError(f"--steps {options.steps} --warmup {options.warmup}: leave nothing to measure; give 1 or more of each")
     folder = Path(options.out).absolute()
-    checkpoint = random_checkpoint(folder / f"{family}_random.safetensors", family)
-    pictures = random_pictures(folder / "pictures", 4, options.resolution)
+    checkpoint, pictures = folder / f"{family}_random.safetensors", folder / "pictures"
     config = _config(options, folder, checkpoint, pictures)
+    random_checkpoint(checkpoint, family)
+    random_pictures(pictures, 4, options.resolution)
     path = folder / "bench.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     start = time.time()

@@ -13,7 +13,7 @@ import torch
 
 from .config import TrainConfig
 from .errors import ModelFileError, NonFiniteLoss, ResumeMismatch, first_line
-from .files import replacing, require_space, write_bytes
+from .files import from_home, replacing, require_space, write_bytes
 from .metadata import with_hashes
 from .methods import METHODS
 from .optim.schedules import warmup_steps
@@ -43,7 +43,7 @@ _OF_LENGTH = ("schedule.length", "schedule.warmup_steps")  # what follows from t
 def artefact_path(config: TrainConfig, *, epoch: int | None = None, step: int | None = None) -> Path:
     """`<name>-000001`, `<name>-step00000050`, or `<name>` for the final file, as kohya names them."""
     ending = f"-{epoch:06d}" if epoch is not None else f"-step{step:08d}" if step is not None else ""
-    return Path(config.save.dir).expanduser().absolute() / f"{config.save.name}{ending}.safetensors"
+    return from_home(config.save.dir).absolute() / f"{config.save.name}{ending}.safetensors"
 
 
 def artefact_names(config: TrainConfig) -> list[str]:

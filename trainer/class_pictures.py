@@ -18,7 +18,7 @@ from .evaluate.shelf import FolderShelf, mark_of
 from .evaluate.strength import draw_plan
 from .evaluate.xyz import GridPlan
 from .events import ignore
-from .files import replacing
+from .files import replacing, require_writable, write_text
 from .sample import requests
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ class CaptionedShelf(FolderShelf):
     """Pictures beside their prompts as captions. The caption comes first, so that no picture is ever without one."""
 
     def put(self, mark: str, cell: Cell, name: str, picture: Image) -> None:
-        path = self.path_of(mark, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".txt").write_text(cell.request.prompt, encoding="utf-8")
+        write_text(self.path_of(mark, name).with_suffix(".txt"), cell.request.prompt)
         super().put(mark, cell, name, picture)
 
 
@@ -48,8 +46,10 @@ def draw_class_pictures(
     Pictures of the same model and settings that the folder holds are not drawn again: an interrupted call goes on, a larger
     `count` adds to them. Other files of the folder stay. `options` are those of `trainer.evaluate.strength.draw_plan`.
     """
+    plan = _plan(sample, resolution, count)
+    require_writable(folder, "folder", make=False)
     shelf = CaptionedShelf(folder, model=Path(base.checkpoint))
-    return draw_plan(base, _plan(sample, resolution, count), shelf=shelf, **options)
+    return draw_plan(base, plan, shelf=shelf, **options)
 
 
 def draw_class_set(base: BaseSection, sample: SampleSection, resolution: tuple[int, int], root: Path, count: int, **options: Any) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: one program, many commands. Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped with the work saved."""
+"""The command line: one program, many commands. Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped on request."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Writing files so that a reader never sees half of one."""
+"""Paths and texts as users give them, and writing files so that a reader never sees half of one."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -12,10 +13,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import ConfigError, OutputError
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 _NAME_PART = 40  # letters of a file's name that its temporary name repeats
+
+
+def from_home(path: str | Path) -> Path:
+    """The path with `~` as the user's folder; as it is where there is no such user, so that it is named like any that is missing."""
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def unicode_of(data: bytes) -> str:
+    """The encoding in which data would be Unicode: UTF-16 where they begin with its mark, as what Windows PowerShell writes, else UTF-8."""
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in Unicode. UnicodeDecodeError, or OSError where it cannot be read."""
+    data = path.read_bytes()
+    try:
+        return data.decode(unicode_of(data))
+    except UnicodeDecodeError as error:
+        error.reason += "; save the file as UTF-8"
+        raise
 
 
 @contextmanager
@@ -89,6 +112,13 @@ def require_writable(folder: Path, setting: str, *, make: bool = True) -> None:
             probe.unlink(missing_ok=True)
 
 
+def require_file(path: Path, setting: str, *endings: str) -> None:
+    """ConfigError where a file of this name would be taken for one of another kind, OutputError where it cannot be made."""
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f"{setting}: {path} ends in {path.suffix!r}; what is saved there ends in {' or '.join(endings)}")
+    require_writable(path.parent, setting, make=False)
+
+
 def require_space(folder: Path, size: int, what: str) -> None:
     """OutputError where the disk of `folder` has less than `size` bytes free; `what` needs them."""
     free = free_bytes(folder)
@@ -111,6 +141,8 @@ def _nearest_existing(path: Path) -> Path:
 def _explain(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{path} could not be written: the disk is full ({free_bytes(path.parent):,} bytes free); make room or choose another folder"
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return f"{path} could not be written: there is a file where a folder is needed; choose another folder"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"{path} could not be written: no permission; choose another folder"
     return f"{path} could not be written: {error}"

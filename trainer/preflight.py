@@ -11,7 +11,7 @@ from .data.views import fresh_settings
 from .errors import ConfigError
 from .families import FamilySpec
 from .families.loading import check_loras
-from .files import require_writable
+from .files import from_home, require_writable
 from .methods import METHODS
 from .objective import check_objective
 from .optim import check_averaging, check_optimizer, optimizer_warnings
@@ -36,11 +36,11 @@ def check_settings(config: TrainConfig) -> list[str]:
     problems += check_sampling(config.sample)
     problems += check_buckets(config.dataset)
     for number, folder in enumerate(config.dataset.folders):
-        if not Path(folder.path).expanduser().is_dir():
+        if not from_home(folder.path).is_dir():
             problems.append(f"dataset.folders.{number}.path: {folder.path} is not a folder")
-        if folder.masks and not Path(folder.masks).expanduser().is_dir():
+        if folder.masks and not from_home(folder.masks).is_dir():
             problems.append(f"dataset.folders.{number}.masks: {folder.masks} is not a folder")
-    if config.validation.folder and not Path(config.validation.folder).expanduser().is_dir():
+    if config.validation.folder and not from_home(config.validation.folder).is_dir():
         problems.append(f"validate.folder: {config.validation.folder} is not a folder")
     if problems:
         raise ConfigError(problems)
@@ -95,7 +95,7 @@ def _memory_warnings(config: TrainConfig) -> list[str]:
 
 def check_places(config: TrainConfig, run_dir: Path, resume: bool, *, make: bool = True) -> None:
     """The output folders can be written, and no file of this name would be replaced. With `make`, the folders are made."""
-    folder = Path(config.save.dir).expanduser().absolute()
+    folder = from_home(config.save.dir).absolute()
     require_writable(folder, "save.dir", make=make)
     require_writable(run_dir, "save.run_dir", make=make)
     found = [] if resume else existing_artefacts(config)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig, from_dict, to_json, to_yaml
-from .config.io import apply_overrides, parse_mapping, read_mapping
+from .config import TrainConfig, from_dict
+from .config.io import apply_overrides, json_text, parse_mapping, read_mapping, yaml_text
 from .config.preset import Entry, Preset, find_presets, merged
 from .errors import ConfigError
-from .files import write_text
+from .files import from_home, write_text
 from .places import run_dir_of
 
 
@@ -28,12 +28,17 @@ def run_dir_in(path: str | Path) -> Path:
 
 
 def save_config(config: TrainConfig, path: Path, *, full: bool = False) -> None:
-    """Write a configuration as YAML or JSON, by the file's ending; only what differs from the defaults unless `full`."""
-    writers = {".yaml": to_yaml, ".yml": to_yaml, ".json": to_json}
+    """Write a configuration; only what differs from the defaults unless `full`. See `save_values`."""
+    save_values(config.as_dict(full=full), path)
+
+
+def save_values(values: Mapping[str, Any], path: Path) -> None:
+    """Write a configuration's values as YAML or JSON, by the file's ending; ConfigError for any other."""
+    writers = {".yaml": yaml_text, ".yml": yaml_text, ".json": json_text}
     write = writers.get(path.suffix.lower())
     if write is None:
         raise ConfigError(f"{path} ends in {path.suffix!r}; a configuration is saved as {', '.join(writers)}")
-    write_text(path, write(config, full=full))
+    write_text(path, write(values))
 
 
 def _values_in(path: Path) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def family_of(values: Mapping[str, Any]) -> str:
     wanted, checkpoint = str(base.get("family", "auto")), base.get("checkpoint")
     if wanted in FAMILIES:
         return wanted
-    if wanted == "auto" and not (isinstance(checkpoint, str) and Path(checkpoint).expanduser().exists()):
+    if wanted == "auto" and not (isinstance(checkpoint, str) and from_home(checkpoint).exists()):
         raise ConfigError(
             f"base.checkpoint: {checkpoint!r} does not exist, and the presets need its model family; "
             f"correct the path, or set base.family to one of: {', '.join(FAMILIES)}"

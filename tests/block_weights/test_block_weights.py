@@ -267,3 +267,12 @@ def test_the_command(tmp_path: Path, capsys):
         assert image.size[0] > 700
     assert main(["blocks", str(source), "--vector", "1,1"]) == 2
     assert "17 values: BASE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "ending"), [("--out", ".safetensors"), ("--png", ".png")])
+def test_another_ending_is_refused(tmp_path, option, ending, capsys):
+    save_file(WHOLE, tmp_path / "a.safetensors")
+    assert main(["blocks", str(tmp_path / "a.safetensors"), option, str(tmp_path / "b.txt")]) == 2
+    shown = capsys.readouterr()
+    assert f"b.txt ends in '.txt'; what is saved there ends in {ending}" in shown.err
+    assert shown.out == "" and not (tmp_path / "b.txt").exists()

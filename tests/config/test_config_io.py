@@ -117,6 +117,14 @@ def test_yaml_and_json_texts_of_one_job_are_equal(tmp_path):
     assert load(tmp_path / "a.yaml") == load(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", [".yaml", ".json"])
+def test_a_file_may_be_written_as_notepad_and_powershell_do(tmp_path, ending, encoding):
+    path = tmp_path / f"job{ending}"
+    path.write_text(json.dumps(RICH, ensure_ascii=False), encoding=encoding)
+    assert load(path) == from_dict(RICH)
+
+
 def test_the_configuration_is_frozen():
     config = from_dict(GOOD)
     with pytest.raises(ValueError, match="frozen"):
@@ -140,12 +148,23 @@ def test_files_without_sections_are_refused(tmp_path, text, words):
     assert str(path) in str(caught.value) and words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("2020-01-01: 3", "2020-01-01: unknown key"), ("train: {2020-01-01: 3}", "train.2020-01-01: unknown key")]
+)
+def test_a_key_that_yaml_reads_as_a_date_is_named(tmp_path, text, sentence):
+    (tmp_path / "job.yaml").write_text(f"{yaml.safe_dump(GOOD)}{text}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"^{sentence}"):
+        load(tmp_path / "job.yaml")
+
+
 def test_a_missing_and_an_undecodable_file_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
         load(tmp_path / "nowhere.yaml")
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(ConfigError, match=r"bad\.yaml cannot be read"):
-        load(tmp_path / "bad.yaml")
+    (tmp_path / "latin.yaml").write_bytes("base: {checkpoint: modèle.safetensors}".encode("latin-1"))
+    for name in ("bad", "latin"):
+        with pytest.raises(ConfigError, match=rf"{name}\.yaml cannot be read: .*; save the file as UTF-8"):
+            load(tmp_path / f"{name}.yaml")
 
 
 @pytest.mark.parametrize(

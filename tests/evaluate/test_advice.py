@@ -12,7 +12,7 @@ import torch
 
 from trainer import train
 from trainer.config import from_dict
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, OutputError
 from trainer.evaluate.advice import MEANINGS, NEXT_TIME, give_advice
 from trainer.evaluate.advise import advise, draw_evidence
 from trainer.evaluate.fonts import find_font
@@ -264,3 +264,9 @@ def test_a_run_without_files(job, tmp_path):
         advise(job(), tmp_path)
     with pytest.raises(ConfigError, match="at least one number above 0"):
         advise(job(), tmp_path, loras=[tmp_path], strengths=(0,))
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_model_loads(job, tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match="out: .*taken could not be written"):
+        advise(job(base={"checkpoint": "missing"}), tmp_path / "taken", loras=[tmp_path / "a.safetensors"])

@@ -183,3 +183,11 @@ def test_a_foreign_file_with_a_named_base(base, tmp_path, capsys):
     assert main(["blocks", str(path), *options, "--dir", str(tmp_path / "out"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["effects"][0]["mean"] > 0.1
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_model_loads(tmp_path, capsys):
+    path, taken = tmp_path / "a.safetensors", tmp_path / "taken"
+    save_file(file("IN01"), path)
+    taken.touch()
+    assert main(["blocks", str(path), "--prompt", "x", "--base", str(tmp_path / "missing"), "--dir", str(taken)]) == 1
+    assert "taken could not be written" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -101,3 +102,12 @@ def test_with_a_lora_each_picture_is_measured_four_times(job, tmp_path):
     assert all(image.losses["lora"] != image.losses["base"] for image in report.images)
     assert set(report.images[0].scores) == {"caption", "lora caption", "learned", "loss"}
     assert measure_images(job(), None, stop=lambda: True) is None
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("--out", "--out: .*taken could not be written"), ("--lora", "LoRA .*nowhere cannot be read")])
+def test_what_cannot_be_read_or_written_is_said_before_the_model_loads(job, tmp_path, wrong, said, capsys):
+    (tmp_path / "taken").touch()
+    (tmp_path / "job.yaml").write_text(to_yaml(job(base={"checkpoint": "missing"})), encoding="utf-8")
+    place = tmp_path / {"--out": "taken", "--lora": "nowhere"}[wrong]
+    assert main(["images", str(tmp_path / "job.yaml"), wrong, str(place)]) != 0
+    assert re.search(said, capsys.readouterr().err)

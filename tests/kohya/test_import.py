@@ -324,3 +324,28 @@ def test_the_command_prints_or_saves_what_load_reads(tmp_path, capsys):
     assert report["not_understood"] == ["lr_decay = 3"] and report["missing"] == []
     assert load(out) == from_dict(report["config"])
     assert main(["import", str(FILES / "network.toml"), "--out", str(out)]) == 2
+
+
+def test_the_command_writes_by_the_ending(tmp_path, capsys):
+    out = tmp_path / "mine.json"
+    assert main(["import", str(FILES / "network.toml"), "--out", str(out)]) == 0
+    assert from_dict(json.loads(out.read_text("utf-8"))) == load(out)
+    assert main(["import", str(FILES / "network.toml"), "--out", str(tmp_path / "mine.toml")]) == 2
+    assert "a configuration is saved as .yaml, .yml, .json" in capsys.readouterr().err
+    assert not (tmp_path / "mine.toml").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_files_in_other_encodings_are_read_or_named(tmp_path, encoding, capsys):
+    path, prompts = tmp_path / "a.toml", tmp_path / "prompts.txt"
+    path.write_text('pretrained_model_name_or_path = "modèle"\nsample_prompts = "prompts.txt"\n', encoding="utf-16")
+    prompts.write_text("un modèle --w 64", encoding=encoding)
+    values = convert(read_files([path]))
+    assert values.values["base"]["checkpoint"] == "modèle"
+    if encoding == "utf-16":
+        assert values.values["sample"]["prompts"][0]["prompt"] == "un modèle"
+    else:
+        assert [text for text in values.lost if "save the file as UTF-8" in text]
+    path.write_text('output_name = "modèle"', encoding="latin-1")
+    assert main(["import", str(path)]) == 2
+    assert "save the file as UTF-8" in capsys.readouterr().err

@@ -285,3 +285,22 @@ def test_the_command_adds_shows_and_trains(job, tmp_path, capsys):
     main(["queue", str(folder), "--status"])
     failed, done = capsys.readouterr().out.splitlines()
     assert "missing.safetensors" in failed and done.startswith("done     cat.yaml: 2 steps, loss ")
+
+
+@pytest.mark.parametrize("idle", [["--set", "train.steps=2"], ["--preset", "vram_6"]])
+def test_settings_without_a_file_to_add_are_refused(tmp_path, idle, capsys):
+    assert main(["queue", str(tmp_path), *idle]) == 2
+    assert f"{idle[0]}: acts only together with --add" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--status"], ["--watch"], ["--add", "cat.yaml"]])
+def test_a_file_is_no_queue(tmp_path, more, capsys):
+    (tmp_path / "cat.yaml").touch()
+    assert main(["queue", str(tmp_path / "cat.yaml"), *more]) == 2
+    assert "cat.yaml is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--status"]])
+def test_a_name_that_is_mistyped_makes_no_queue(tmp_path, more, capsys):
+    assert main(["queue", str(tmp_path / "quue"), *more]) == 2
+    assert "quue does not exist" in capsys.readouterr().err and not (tmp_path / "quue").exists()

@@ -76,7 +76,7 @@ def test_what_cannot_be_cut_is_refused(trained, tmp_path):
     save_artefact(tmp_path / "other.safetensors", {"a.hada_w1_a": torch.ones(4, 2)}, {})
     with pytest.raises(ModelFileError, match="is no DyLoRA"):
         dylora_split(tmp_path / "other.safetensors", tmp_path / "out", [1])
-    with pytest.raises(ModelFileError, match="cannot be read"):
+    with pytest.raises(ModelFileError, match="does not exist"):
         dylora_split(tmp_path / "nowhere.safetensors", tmp_path / "out", [1])
 
 

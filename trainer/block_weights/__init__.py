@@ -174,6 +174,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a .safetensors file. ModelFileError where it is none."""
     from safetensors import SafetensorError, safe_open
 
+    if path.is_dir():
+        raise ModelFileError(f"LoRA {path} is a folder; give a .safetensors file")
     try:
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..files import from_home, read_text
 
 _OWN = Path(__file__).with_name("presets.txt")
 
@@ -27,7 +28,7 @@ def read_presets(*files: Path | str) -> Presets:
     presets = Presets()
     for file in (_OWN, *files):
         try:
-            text = Path(file).expanduser().read_text(encoding="utf-8-sig")
+            text = read_text(from_home(file))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"presets: {file} cannot be read: {error}") from None
         for number, line in enumerate(text.splitlines(), 1):

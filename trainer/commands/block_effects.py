@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, path: Path, weighted: WeightedLora) -> dict[str, Any]:
     """Draws where there is a prompt. ConfigError for settings that would do nothing."""
     from ..errors import ConfigError
+    from ..files import require_writable
 
     given = {name: getattr(options, name) for name in _DEFAULTS if getattr(options, name) is not None}
     if options.prompt is None:
@@ -40,9 +41,11 @@ def run(options: argparse.Namespace, path: Path, weighted: WeightedLora) -> dict
             raise ConfigError(f"--{idle[0]}: acts only together with --prompt")
         return {}
     texts = _DEFAULTS | given
+    folder = Path(texts["dir"])
+    require_writable(folder, "--dir", make=False)
     config = _config(path, options.base, options.prompt, options.set)
     effects = _draw(config, path, _question(weighted, texts))
-    files = _save(effects, Path(texts["dir"]), path.stem, options.prompt)
+    files = _save(effects, folder, path.stem, options.prompt)
     print("\n".join([effects.text(), *(f"file: {file}" for file in files)]))
     return {"status": "done" if effects.finished else "stopped", "files": files, **effects.as_dict()}
 

@@ -26,7 +26,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..block_weights import read_lora, read_presets, save_weighted, weight_blocks
+    from ..files import require_file
 
+    if options.out:
+        require_file(Path(options.out), "--out", ".safetensors", ".sft")
+    if options.png:
+        require_file(Path(options.png), "--png", ".png")
     path = Path(options.lora)
     tensors, metadata = read_lora(path)
     presets = read_presets(*options.presets)

@@ -12,6 +12,7 @@ from .shared import Interrupt, add_config, read_config
 if TYPE_CHECKING:
     from ..config import TrainConfig
     from ..evaluate.axes import Axis
+    from ..evaluate.clip import Clip
     from ..evaluate.xyz import DrawnGrid, GridPlan
 
 HELP = "Draw a grid of LoRA files, strengths, prompts, seeds and more with the trainer's own sampler."
@@ -39,13 +40,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from .. import draw_grid
     from ..console import ConsoleListener
+    from ..evaluate.clip import load_clip
     from ..evaluate.shelf import FolderShelf
     from ..evaluate.xyz import write_sheets
+    from ..files import require_writable
 
     config = read_config(options)
     out = Path(options.out)
     plan = _plan(config, options)
+    require_writable(out, "--out", make=False)
     measured = bool(options.figures or options.clip)
+    likeness = load_clip(Path(options.clip)) if options.clip else None
     console = ConsoleListener()
     try:
         with Interrupt() as stop:
@@ -54,20 +59,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             grid = draw_grid(config.base, plan, listen=console, stop=stop, **chosen)
     finally:
         console.finish()
-    sheets, files = _measured(config, grid, options) if measured and grid.finished else (write_sheets(grid, out), [])
+    sheets, files = _measured(config, grid, out, likeness) if measured and grid.finished else (write_sheets(grid, out), [])
     print("\n".join([*(f"grid: {path}" for path in sheets), *(f"figures: {path}" for path in files)]))
     status = "done" if grid.finished else "stopped"
     return {"status": status, "grids": [str(path) for path in sheets], "figures": [str(path) for path in files]}
 
 
-def _measured(config: TrainConfig, grid: DrawnGrid, options: argparse.Namespace) -> tuple[list[Path], list[Path]]:
+def _measured(config: TrainConfig, grid: DrawnGrid, out: Path, likeness: Clip | None) -> tuple[list[Path], list[Path]]:
     """Sheets with heat maps, and the files of figures."""
-    from ..evaluate.clip import load_clip
     from ..evaluate.figures import report_grid
     from ..evaluate.references import references_of
 
-    likeness = load_clip(Path(options.clip)) if options.clip else None
-    report = report_grid(grid, Path(options.out), references_of(config), likeness)
+    report = report_grid(grid, out, references_of(config), likeness)
     for note in report.notes:
         print(note)
     return list(report.sheets), list(report.files)

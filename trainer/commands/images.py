@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..console import ConsoleListener
     from ..evaluate.image_losses import measure_images
+    from ..files import require_writable
     from ..log import LOG_FILE, history
     from ..places import run_dir_of
 
@@ -29,6 +30,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     run_dir = run_dir_of(config)
     saved = [file for file in history(run_dir / LOG_FILE).files if file.is_file()]
     lora = Path(options.lora) if options.lora else saved[-1] if saved else None
+    folder = Path(options.out) if options.out else run_dir
+    require_writable(folder, "--out", make=False)
     console = ConsoleListener()
     try:
         with Interrupt() as stop:
@@ -39,6 +42,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return {"status": "stopped"}
     print(f"measured with {lora}" if lora else "measured with the base model alone; --lora FILE tells more")
     print("\n".join(report.lines()))
-    table, sheet = report.write(Path(options.out) if options.out else run_dir)
+    table, sheet = report.write(folder)
     print(f"table: {table}\npictures: {sheet}")
     return report.as_dict() | {"status": "done", "table": str(table), "sheet": str(sheet)}

@@ -12,25 +12,23 @@ HELP = "Read settings of kohya's sd-scripts (TOML) or of the kohya_ss window (JS
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a .toml or .json file; several are one job, such as settings and dataset")
-    parser.add_argument("--out", metavar="FILE", help="write a .yaml file instead of printing")
+    parser.add_argument("--out", metavar="FILE", help="write a .yaml or .json file instead of printing")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    import yaml
-
+    from ..config.io import yaml_text
     from ..errors import ConfigError
-    from ..files import write_text
     from ..kohya import convert, read_files
+    from ..reading import save_values
 
     imported = convert(read_files(Path(file) for file in options.files))
-    text = yaml.safe_dump(imported.values, sort_keys=False, allow_unicode=True)
     if options.out:
         if Path(options.out).exists():
             raise ConfigError(f"--out: {options.out} exists already; choose another name. Nothing was changed")
-        write_text(Path(options.out), text)
+        save_values(imported.values, Path(options.out))
         print(f"saved {options.out}")
     else:
-        print(text, end="")
+        print(yaml_text(imported.values), end="")
     print("\n".join(imported.lines()), file=sys.stderr)
     return {
         "config": imported.values,

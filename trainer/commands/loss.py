@@ -20,8 +20,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..errors import ConfigError
     from ..evaluate.curves import draw_loss_map
     from ..evaluate.losses import analyse_loss_map
+    from ..files import require_file
     from ..log import LOG_FILE, history
 
+    if options.png:
+        require_file(Path(options.png), "--png", ".png")
     folder = _run_folder(Path(options.run))
     past = history(folder / LOG_FILE)
     if not past.steps and not past.not_finite:

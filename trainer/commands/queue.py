@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..queue import QueueFolder, run_queue
     from ..queue.status import status_of
 
+    _check(options)
     queue = QueueFolder(options.folder)
     for file in options.add:
         print(f"added {_add(queue, Path(file), options)}")
@@ -39,6 +40,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     print(f"{counts.done} done, {counts.failed} failed", file=sys.stderr)
     status = "stopped" if counts.stopped else "failed" if counts.failed else "done"
     return {"status": status, "done": counts.done, "failed": counts.failed}
+
+
+def _check(options: argparse.Namespace) -> None:
+    """ConfigError for settings that would do nothing, and for a folder that nobody means to make."""
+    from ..errors import ConfigError
+
+    idle = [name for name in ("preset", "set") if getattr(options, name)]
+    if idle and not options.add:
+        raise ConfigError(f"--{idle[0]}: acts only together with --add")
+    if options.folder.exists() and not options.folder.is_dir():
+        raise ConfigError(f"folder: {options.folder} is a file; give the folder of the queue, and the file with --add")
+    if not (options.folder.exists() or options.add or options.watch):
+        raise ConfigError(f"folder: {options.folder} does not exist; --add FILE makes it")
 
 
 def _add(queue: Any, file: Path, options: argparse.Namespace) -> Path:

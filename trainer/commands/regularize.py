@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import from_home
 from .shared import Interrupt, add_config, read_config
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _wanted(config: TrainConfig, options: argparse.Namespace) -> tuple[Path, lis
     known = [item for item in config.dataset.folders if item.regularization]
     if options.out is None and len(known) != 1:
         raise ConfigError(f"--out: name a folder; the configuration has {len(known)} regularization folders")
-    folder = Path(options.out or known[0].path).expanduser()
+    folder = from_home(options.out or known[0].path)
     words = [item.class_words for item in known if _is_class(item, folder) and item.class_words]
     if not options.prompt and not words:
         raise ConfigError("--prompt: say what the class is, such as 'a photo of a cat'; the regularization folder has no class_words")
@@ -72,4 +73,4 @@ def _wanted(config: TrainConfig, options: argparse.Namespace) -> tuple[Path, lis
 
 
 def _is_class(item: Any, folder: Path) -> bool:
-    return item.regularization and Path(item.path).expanduser() == folder
+    return item.regularization and from_home(item.path) == folder

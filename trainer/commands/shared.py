@@ -53,7 +53,7 @@ class Interrupt:
         if self._stopped and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._stopped = True
-        print("stopping after this step; the work will be saved (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        print("stopping after this step (Ctrl-C again: at once)", file=sys.stderr, flush=True)
 
     def ask_at_end_of_input(self) -> None:
         """Whoever started us holds the other end of standard input: when that is gone, so is he."""

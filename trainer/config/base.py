@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import field_validator
 
+from ..files import from_home
 from .section import Float, Int, Section, option
 
 
 def _from_home(path: str) -> str:
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    return str(from_home(path)) if path.startswith("~") else path
 
 
 class LoraFile(Section):

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
+from ..files import read_text
 from .job import TrainConfig
 from .preset import FamilyOf, expand, given_family
 
@@ -30,7 +31,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """The top-level mapping of a YAML or JSON file; ConfigError where it is none."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -51,7 +52,7 @@ def parse_mapping(text: str, name: str, *, json_only: bool) -> dict[str, Any]:
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of `values` with each `a.b=c` set; c is read as YAML, list items are addressed by number."""
-    result: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    result: dict[str, Any] = _plain(values)
     problems = []
     for text in overrides:
         path, equals, value = text.partition("=")
@@ -65,6 +66,15 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     if problems:
         raise ConfigError(problems)
     return result
+
+
+def _plain(value: Any) -> Any:
+    """A copy in the terms of JSON: keys are texts, and so is what JSON does not have, such as YAML's dates."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _set(target: Any, keys: list[str], value: Any) -> None:
@@ -102,12 +112,20 @@ def from_dict(values: Mapping[str, Any], presets: Iterable[str] = (), family_of:
 
 def to_yaml(config: TrainConfig, *, full: bool = True) -> str:
     """The configuration as YAML text that `load` reads back to an equal one; only what differs from the defaults unless `full`."""
-    return yaml.safe_dump(config.as_dict(full=full), sort_keys=False, allow_unicode=True)
+    return yaml_text(config.as_dict(full=full))
 
 
 def to_json(config: TrainConfig, *, full: bool = True) -> str:
     """The same as JSON text."""
-    return json.dumps(config.as_dict(full=full), indent=2, ensure_ascii=False) + "\n"
+    return json_text(config.as_dict(full=full))
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def is_setting(path: str) -> bool:

@@ -13,7 +13,6 @@ Each step has random numbers of its own, so that switching one on does not chang
 
 from __future__ import annotations
 
-import codecs
 import locale
 import random
 import re
@@ -22,6 +21,7 @@ from itertools import islice, product
 from pathlib import Path
 
 from ..config import CaptionSection
+from ..files import unicode_of
 from ..seeds import derive
 from .wildcards import expand, has_lone_brace, has_wildcards, resolve
 
@@ -196,10 +196,11 @@ def _random(seed: int, name: str) -> random.Random:
 
 def _decode(data: bytes) -> tuple[str, str | None]:
     """Text, and the encoding if it was not UTF-8 (with or without a byte order mark)."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", errors="replace"), "utf-16"
+    encoding = unicode_of(data)
+    if encoding == "utf-16":
+        return data.decode(encoding, errors="replace"), encoding
     try:
-        return data.decode("utf-8-sig"), None
+        return data.decode(encoding), None
     except UnicodeDecodeError:
         pass
     candidates = [locale.getpreferredencoding(False), *(["gb18030"] if _looks_double_byte(data) else []), "cp1252"]

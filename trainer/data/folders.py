@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..config import FolderSection
 from ..errors import DatasetError
+from ..files import from_home
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 OTHER_PICTURES = (".avif", ".gif", ".heic", ".heif", ".jxl", ".psd", ".tga", ".tif", ".tiff")
@@ -60,7 +61,7 @@ def list_folder(folder: Path) -> Listing:
 
 def find_groups(section: FolderSection) -> tuple[list[Group], list[str]]:
     """The folders of pictures behind one configured path, and warnings; DatasetError says what is there instead."""
-    path = Path(section.path).expanduser()
+    path = from_home(section.path)
     if not path.exists():
         raise DatasetError(f"dataset folder {path} does not exist; {_nearby(path)}")
     if not path.is_dir():
@@ -92,7 +93,7 @@ def find_groups(section: FolderSection) -> tuple[list[Group], list[str]]:
             "like 10_cat"
         )
     concept_folders = {folder for folder, _name in concepts}
-    masks = Path(section.masks).expanduser().absolute() if section.masks else None
+    masks = from_home(section.masks).absolute() if section.masks else None
     rest = [folder for folder in top.subfolders if folder not in concept_folders and folder.absolute() != masks]
     why = f"not named N_concept with N from 1 to {MAX_REPEATS}; add them to dataset.folders if they are wanted"
     warnings.extend(_ignored(path, rest, why))
@@ -174,7 +175,7 @@ def _masks(listing: Listing, section: FolderSection) -> Path | None:
     """The folder of a group's masks: one of the same name inside the folder of masks, or that folder itself."""
     if section.masks is None:
         return None
-    folder = Path(section.masks).expanduser()
+    folder = from_home(section.masks)
     return inside if (inside := folder / listing.folder.name).is_dir() else folder
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..events import Listener, StopCheck, ignore, never
-from ..files import write_text
+from ..files import require_writable, write_text
 from .advice import STIFF, Advice, give_advice
 from .axes import Axis, lora_axis
 from .charts import add_legend, new_figure, to_picture
@@ -65,6 +65,7 @@ def advise(
     problems += [] if any(strength > 0 for strength in strengths) else ["strengths: give at least one number above 0"]
     if problems:
         raise ConfigError(problems)
+    require_writable(folder, "out", make=False)
     evidence = gather_evidence(config, files, strengths, attributes=attributes, trigger=trigger, listen=listen, stop=stop)
     if evidence is None:
         return None

@@ -26,6 +26,8 @@ from ..files import replacing, write_text
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..adapters.base import Tensors
+
 PARTS = 8  # timesteps per picture: the middle of each of so many equal parts of the noise range
 ODD = 3.5  # Iglewicz and Hoaglin's limit
 LEAST_SPREAD = 0.01  # in logarithms: pictures that differ by less than a per cent do not make one odd
@@ -173,6 +175,7 @@ def measure_images(config: TrainConfig, lora: Path | None, *, listen: Listener =
 
 
 def _measure(config: TrainConfig, lora: Path | None, listen: Listener, stop: StopCheck) -> ImageReport:
+    from ..adapters.files import read_tensors
     from ..data.cache import TensorCache
     from ..families import FAMILIES, find_family, load_base
     from ..feed import fill_caches, reading_of
@@ -182,6 +185,7 @@ def _measure(config: TrainConfig, lora: Path | None, listen: Listener, stop: Sto
     from ..preflight import check_settings
 
     check_settings(config)
+    tensors = read_tensors(lora) if lora else {}  # a file that cannot be read is said before anything is loaded
     device = resolve_device(config.train.device)
     family = find_family(config.base.checkpoint, config.base.family, FAMILIES)
     plan = make_plan(config, stop)
@@ -192,7 +196,7 @@ def _measure(config: TrainConfig, lora: Path | None, listen: Listener, stop: Sto
         feed = fill_caches(plan, family, model, TensorCache(cache_dir_of(config)), False, listen, stop)
         numbers = [number for number, record in enumerate(plan.records) if not record.regularization]
         found: dict[str, np.ndarray] = {}
-        for name, prepare in _conditions(family, model, lora, listen):
+        for name, prepare in _conditions(family, model, lora, tensors, listen):
             prepare()
             rows = []
             for done, number in enumerate(numbers):
@@ -208,20 +212,22 @@ def _measure(config: TrainConfig, lora: Path | None, listen: Listener, stop: Sto
     return ImageReport(_judged([(record.path, record.caption) for record in records], found), lora)
 
 
-def _conditions(family: Any, model: Any, lora: Path | None, listen: Listener) -> Iterator[tuple[str, Callable[[], None]]]:
+def _conditions(family: Any, model: Any, lora: Path | None, tensors: Tensors, listen: Listener) -> Iterator[tuple[str, Callable[[], None]]]:
     """What is measured in turn, and how the model is brought into that state."""
-    from ..adapters.files import load_adapters, set_strength
+    from ..adapters.files import fit_adapters, set_strength
 
     def nothing() -> None:
         pass
 
+    adapters = None
+    if lora:
+        adapters, unused = fit_adapters(lora, tensors, [(target.key, target.module) for target in family.adapter_targets(model)])
+        if unused:
+            listen(Warned(f"{lora.name}: {len(unused)} tensors fit no layer of this model, for example {unused[0]}"))
     yield "base", nothing
     yield "base, no caption", nothing
-    if lora is None:
+    if adapters is None:
         return
-    adapters, unused = load_adapters(lora, [(target.key, target.module) for target in family.adapter_targets(model)])
-    if unused:
-        listen(Warned(f"{lora.name}: {len(unused)} tensors fit no layer of this model, for example {unused[0]}"))
     adapters.attach()
     try:
         yield "lora", lambda: set_strength(adapters, 1.0, model.dtype)

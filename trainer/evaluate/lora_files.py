@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..errors import ModelFileError
+from ..files import from_home
 from ..log import LOG_FILE, history
 
 
@@ -14,7 +15,7 @@ def find_loras(text: str) -> list[Path]:
 
     ModelFileError where there is none.
     """
-    path = Path(text).expanduser()
+    path = from_home(text)
     if path.is_dir():
         found = run_files(path) or sorted(path.glob("*.safetensors"), key=training_order)
     elif any(mark in text for mark in "*?[") and not path.exists():

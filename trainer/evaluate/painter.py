@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.cache import file_digest
 from ..events import Listener, StopCheck, Warned
+from ..files import from_home
 from .canvas import Canvas, open_canvas
 from .cells import Cell
 
@@ -77,6 +78,6 @@ class TrainerPainter:
 
 def _digests(path: str) -> list[str]:
     """Of a file, or of all files of a folder: a model that was changed in place is another model."""
-    given = Path(path).expanduser()
+    given = from_home(path)
     files = [given] if given.is_file() else sorted(file for file in given.rglob("*") if file.is_file())
     return [file_digest(file) for file in files]

@@ -10,6 +10,7 @@ from ..adapters.files import load_adapters
 from ..config import BaseSection, MemorySection
 from ..data.cache import file_digest
 from ..events import Warned
+from ..files import from_home
 from .base import Family, Model
 from .storage import store_weights
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def check_loras(base: BaseSection) -> list[str]:
     """LoRA files that are not there, one sentence each."""
-    missing = [(number, lora.file) for number, lora in enumerate(base.loras) if not Path(lora.file).expanduser().is_file()]
+    missing = [(number, lora.file) for number, lora in enumerate(base.loras) if not from_home(lora.file).is_file()]
     return [f"base.loras.{number}.file: {file} is not a file" for number, file in missing]
 
 
@@ -44,7 +45,7 @@ def load_base(
     model = family.load(base, device if device.type == "meta" else torch.device("cpu"), dtype)
     if device.type != "meta":
         for lora in base.loras:
-            _merge(family, model, Path(lora.file).expanduser(), lora.strength)
+            _merge(family, model, from_home(lora.file), lora.strength)
     memory = memory or MemorySection()
     model.device = device
     for name, encoder in model.text_encoders.items():

@@ -38,6 +38,8 @@ class WeightFile(Protocol):
 
 def open_weights(path: Path) -> WeightFile:
     """A .safetensors or .ckpt/.pt/.pth/.bin file; ModelFileError says why it cannot be used."""
+    if path.is_dir():
+        raise ModelFileError(f"model file {path} is a folder; give a .safetensors or .ckpt file")
     if not path.is_file():
         raise ModelFileError(f"model file {path} does not exist; give a .safetensors or .ckpt file or a diffusers folder")
     if path.suffix.lower() in (".safetensors", ".sft"):

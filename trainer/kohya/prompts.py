@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..files import read_text
 from . import values as to
 from .names import SAMPLERS
 
@@ -25,13 +26,16 @@ _NAMES = {"negative_prompt": "n", "width": "w", "height": "h", "seed": "d", "sam
 
 
 def read_prompts(source: Path | str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Prompts under our names, and sentences about what they say beyond that. `source` is a file or the lines themselves."""
+    """Prompts under our names, and sentences about what they say beyond that. `source` is a file or the lines themselves.
+
+    OSError or ValueError where the file cannot be read.
+    """
     if isinstance(source, Path) and source.suffix.lower() == ".json":
-        items = [_from_json(item) for item in json.loads(source.read_text(encoding="utf-8-sig"))]
+        items = [_from_json(item) for item in json.loads(read_text(source))]
     elif isinstance(source, Path) and source.suffix.lower() == ".toml":
         return [], [f"sample_prompts = {str(source)!r}: prompts are read from .txt and .json"]
     else:
-        text = source.read_text(encoding="utf-8-sig") if isinstance(source, Path) else source
+        text = read_text(source) if isinstance(source, Path) else source
         lines = [line.strip() for line in text.splitlines()]
         items = [_from_line(line) for line in lines if line and not line.startswith("#")]
     prompts, notes = [], []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import from_home, read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,12 +50,12 @@ def read_files(paths: Iterable[Path]) -> Options:
 
 def beside(name: str, folder: Path) -> Path | None:
     """A file that another one names: from the working folder, else from where that one lies."""
-    return next((path for path in (Path(name).expanduser(), folder / name) if path.is_file()), None)
+    return next((path for path in (from_home(name), folder / name) if path.is_file()), None)
 
 
 def _read(path: Path) -> Options:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from ..config import AdapterSection, OptimizerSection
 from ..data.cache import file_digest
 from ..errors import ConfigError
 from ..families import AdapterTarget, Family, FamilySpec, Model
+from ..files import from_home
 from ..optim.optimizers import OPTIMIZERS
 from ..seeds import derive
 from .base import ParameterGroup
@@ -57,7 +57,7 @@ class AdapterMethod:
         """The file to continue from by its content, the end of the text encoder's training as a step."""
         file = section.continue_from
         return {
-            "continue_from": file_digest(Path(file).expanduser()) if file else None,
+            "continue_from": file_digest(from_home(file)) if file else None,
             "stop_text_encoder": text_stop(section, total),
         }
 

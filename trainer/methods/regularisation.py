@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..adapters import ADAPTERS, Adapter
 from ..config import AdapterSection, OptimizerSection
+from ..files import from_home
 from ..optim.optimizers import OPTIMIZERS
 from ..optim.schedules import part_or_steps
 
@@ -17,7 +16,7 @@ def check_training(section: AdapterSection, optimizer: OptimizerSection) -> Find
     problems = []
     if not (section.train_unet or section.train_text_encoder):
         problems.append("method: train_unet and train_text_encoder are both off, so nothing would be trained; switch one on")
-    if section.continue_from and not Path(section.continue_from).expanduser().is_file():
+    if section.continue_from and not from_home(section.continue_from).is_file():
         problems.append(f"method.continue_from: {section.continue_from} is not a file")
     kind = OPTIMIZERS.get(optimizer.kind)
     if section.max_norm is not None and kind is not None and kind.averages:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..adapters import TUCKER_CORES, Adapter
@@ -14,6 +13,7 @@ from ..adapters.files import load_adapters
 from ..adapters.inject import AdapterLayer
 from ..config import AdapterSection
 from ..families import AdapterTarget
+from ..files import from_home
 from .block_plan import Place
 
 
@@ -33,7 +33,7 @@ def read_start(section: AdapterSection, adapter: Adapter, placed: Sequence[tuple
     """The layers of `method.continue_from` among those that are trained; ModelFileError where it is for another model."""
     if not section.continue_from:
         return Start()
-    file = Path(section.continue_from).expanduser()
+    file = from_home(section.continue_from)
     loaded, unused = load_adapters(file, [(target.key, target.module) for target, _ in placed])
     places = {target.key: place for target, place in placed}
     other = []

@@ -19,16 +19,10 @@ def dylora_split(path: Path, folder: Path, ranks: Sequence[int] = ()) -> list[Pa
     A layer of a smaller rank is kept whole. alpha/rank stays what it was, so each file does what those ranks did in training.
     ConfigError for ranks that the file does not have and for files that exist already; ModelFileError for no LoRA.
     """
-    from safetensors import SafetensorError, safe_open
-
+    from ..block_weights import read_lora
     from ..checkpoint import save_artefact
 
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}") from None
+    tensors, metadata = read_lora(path)
     layers = _layers(path, tensors)
     full = max(down.shape[0] for down in layers.values())
     wanted = list(ranks) or _multiples(path, metadata, full)
