@@ -187,11 +187,15 @@ def _prompts(given: dict[str, Any], options: Options, result: Imported) -> None:
         for name in ("sample_sampler", "sample_every_n_epochs", "sample_every_n_steps", "sample_at_first"):
             given.pop(name, None)  # without prompts nothing is drawn
         return
-    path = beside(to.text(source), options.folder) if "\n" not in str(source) and len(str(source)) < 1000 else None
+    path = beside(to.text(source), options.folder)
     if path is None and not options.window:
         result.lost.append(f"sample_prompts = {source!r} was not found; put the prompts into sample.prompts")
         return
-    prompts, notes = read_prompts(path if path else str(source))
+    try:
+        prompts, notes = read_prompts(path if path else str(source))
+    except (OSError, ValueError) as error:
+        result.lost.append(f"sample_prompts = {source!r} cannot be read: {error}")
+        return
     if prompts:
         result.put("sample.prompts", prompts)
         # The scripts' own: 30 steps, 512 pixels, guidance 7.5.
