@@ -43,6 +43,10 @@ def folders(given: dict[str, Any], subsets: list[dict[str, Any]], result: Import
     found = [folder for folder in found if folder]
     if found:
         result.put("dataset.folders", found)
+        if subsets:
+            _without_captions(found, result)
+        if to.is_off(given.get("enable_wildcard")):
+            result.different.append("captions: of several lines, the scripts read the first; here all are joined")
 
 
 def _described(subset: dict[str, Any], result: Imported) -> dict[str, Any]:
@@ -57,9 +61,22 @@ def _described(subset: dict[str, Any], result: Imported) -> dict[str, Any]:
         result.lost.append("a folder without image_dir is not there: pictures and captions are read from folders")
         return {}
     # The scripts read no N_concept name here: without num_repeats it is 1. Ours would read the name.
-    folder.setdefault("repeats", 1)
+    if folder.setdefault("repeats", 1) < 1:
+        result.needless.append(f"{folder['path']}: num_repeats {folder['repeats']} leaves the folder out; so it is here")
+        return {}
     result.taken += [name for name in FOLDER_ROWS if name in subset and name not in result.taken]
     return _supported(folder, to.text(subset["image_dir"]), result)
+
+
+def _without_captions(found: list[dict[str, Any]], result: Imported) -> None:
+    """In a described folder without class_tokens, pictures without a caption get an empty one; here one setting is for all folders."""
+    wordless = [folder["path"] for folder in found if "class_words" not in folder]
+    if all(folder["path"] in wordless or folder.get("regularization") for folder in found):
+        result.put("dataset.captions.missing", "empty")  # regularisation pictures take their class words all the same
+    elif wordless:
+        result.different.append(
+            f"{', '.join(wordless)}: without class_tokens, a picture without a caption gets an empty one there; not here"
+        )
 
 
 def _supported(folder: dict[str, Any], name: str, result: Imported) -> dict[str, Any]:
@@ -113,12 +130,38 @@ def together(given: dict[str, Any], options: Options, result: Imported) -> None:
         given["network_alpha"] = given.get("network_dim", 4)  # 0 means "as the rank"
     if given.get("save_model_as") == "safetensors":
         del given["save_model_as"]
+    _prefix_tags(given, result)
     _kept_files(given, result)
     if "base_weights" in given:
         files, strengths = to.listed(given["base_weights"]), to.numbers(given.pop("base_weights_multiplier", None) or [1.0])
         strengths += [1.0] * (len(files) - len(strengths))
         given["base_weights"] = [{"file": file, "strength": strength} for file, strength in zip(files, strengths, strict=False)]
     _prompts(given, options, result)
+
+
+def _prefix_tags(given: dict[str, Any], result: Imported) -> None:
+    """Theirs are put around a caption before its tags are kept and shuffled, ours afterwards."""
+    prefix, suffix, mark = (str(given.get(name, "")) for name in ("caption_prefix", "caption_suffix", "keep_tokens_separator"))
+    if mark and (mark in prefix or mark in suffix):
+        return  # then ours are put around it before, too
+    separator = str(given.get("caption_separator", ","))
+    try:
+        kept = to.whole(given.get("keep_tokens", 0))
+    except (ValueError, TypeError):
+        return  # the table will say that it is not understood
+    # What follows the last separator is the beginning of the caption's first tag.
+    here = max(0, kept - prefix.count(separator))
+    if here != kept:
+        given["keep_tokens"] = here
+        result.different.append(f"keep_tokens: {kept} there, with the tags of caption_prefix; {here} here, where it always stays")
+    if to.is_off(given.get("shuffle_caption")) and to.is_off(given.get("caption_tag_dropout_rate")):
+        return
+    loose = [
+        *(["caption_prefix"] if kept < sum(tag.strip() != "" for tag in prefix.split(separator)) else []),
+        *(["caption_suffix"] if suffix else []),
+    ]
+    if loose:
+        result.different.append(f"{', '.join(loose)}: tags like others there where keep_tokens does not reach; here they stay at the ends")
 
 
 def _kept_files(given: dict[str, Any], result: Imported) -> None:
