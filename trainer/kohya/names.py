@@ -62,6 +62,8 @@ MODULES = {
     "lycoris/lokr": "lokr",
     "lycoris/dylora": "dylora",
 }
+# LyCORIS' presets that leave convolutions larger than 1x1 out.
+WITHOUT_CONVOLUTIONS = ("full-lin", "attn-mlp", "attn-only", "unet-transformer-only", "ia3")
 
 # Other names of the same settings: of dataset descriptions, of the kohya_ss window, and an old misspelling.
 ALIASES = {

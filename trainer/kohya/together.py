@@ -7,7 +7,7 @@ from typing import Any
 from ..config.io import is_setting
 from . import values as to
 from .imported import Imported
-from .names import FOLDER_ROWS
+from .names import FOLDER_ROWS, MODULES, WITHOUT_CONVOLUTIONS
 from .prompts import read_prompts
 from .read import Options, beside
 
@@ -107,6 +107,7 @@ def together(given: dict[str, Any], options: Options, result: Imported) -> None:
         _text_encoder_rates(given, result)
     if "network_args" in given:
         _network_arguments(given, result)
+    _convolutions(given)
     if str(given.get("optimizer_type", "")).lower() == "sgdnesterov":
         # The scripts fill these in for this name.
         given["optimizer_args"] = ["momentum=0.9", "nesterov=True", *to.listed(given.get("optimizer_args", []))]
@@ -220,8 +221,21 @@ def _network_arguments(given: dict[str, Any], result: Imported) -> None:
     module = to.text(given.get("network_module", ""))
     if "algo" in given:
         given["network_module"] = f"{module} {given.pop('algo')}"
-    if not to.is_off(given.get("conv_dim")):
-        given.setdefault("conv_alpha", given.get("network_alpha", 1) if module.startswith("lycoris") else 1)  # as they do
+
+
+def _convolutions(given: dict[str, Any]) -> None:
+    """The scripts train larger convolutions where they are told to, LyCORIS always, but for some presets."""
+    module = to.text(given.get("network_module", given.get("lora_type", ""))).lower()
+    if not module.startswith("lycoris"):
+        if not to.is_off(given.get("conv_dim")):
+            given.setdefault("conv_alpha", 1)
+    elif given.get("preset", given.get("lycoris_preset")) in WITHOUT_CONVOLUTIONS:
+        given.pop("conv_dim", None)
+        given.pop("conv_alpha", None)
+    elif module in MODULES:
+        for name, general, default in (("conv_dim", "network_dim", 4), ("conv_alpha", "network_alpha", 1)):
+            if to.is_off(given.get(name)):
+                given[name] = given.get(general, default)
 
 
 def _prompts(given: dict[str, Any], options: Options, result: Imported) -> None:
