@@ -69,7 +69,6 @@ WITHOUT_CONVOLUTIONS = ("full-lin", "attn-mlp", "attn-only", "unet-transformer-o
 ALIASES = {
     "batch_size": "train_batch_size",
     "max_resolution": "resolution",
-    "epoch": "max_train_epochs",
     "optimizer": "optimizer_type",
     "caption_extention": "caption_extension",
 }

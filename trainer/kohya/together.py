@@ -98,6 +98,9 @@ def _common(name: str, value: Any, found: list[dict[str, Any]], result: Imported
 
 def together(given: dict[str, Any], options: Options, result: Imported) -> None:
     """Replace what needs more than one look by settings of the table, or put it in its place."""
+    for name in ("max_train_epochs", "max_train_steps"):
+        if to.is_off(given.get(name)):
+            given.pop(name, None)
     if options.window:
         _window(given, result)
     for name, kind in (("use_8bit_adam", "AdamW8bit"), ("use_lion_optimizer", "Lion")):
@@ -114,12 +117,8 @@ def together(given: dict[str, Any], options: Options, result: Imported) -> None:
     if given.get("lr_scheduler") == "constant" and not to.is_off(given.get("lr_warmup_steps")):
         result.different.append("lr_warmup_steps: the scripts refuse a warm-up with `constant`; the schedule is constant_with_warmup here")
         given["lr_scheduler"] = "constant_with_warmup"
-    if "max_train_epochs" in given and "max_train_steps" in given:
-        if not to.is_off(given["max_train_steps"]):
-            result.different.append("max_train_steps: left out; when both are given, epochs win there, but steps would here")
-        given.pop("max_train_steps")
-    if to.is_off(given.get("max_train_epochs", 1)):
-        given.pop("max_train_epochs", None)
+    if "max_train_epochs" in given and given.pop("max_train_steps", None) is not None:
+        result.different.append("max_train_steps: left out; when both are given, epochs win there, but steps would here")
     if not to.is_off(given.get("sample_every_n_epochs")):
         given.pop("sample_every_n_steps", None)  # epochs win there too
     if not to.is_off(given.get("validate_every_n_epochs")):
@@ -176,6 +175,13 @@ def _kept_files(given: dict[str, Any], result: Imported) -> None:
 
 def _window(given: dict[str, Any], result: Imported) -> None:
     """Meanings that only the window has."""
+    _window_length(given)
+    rates = ("unet_lr", "text_encoder_lr")
+    if all(to.is_off(given.get(name)) for name in rates):
+        for name in rates:
+            given.pop(name, None)  # then learning_rate trains both
+    if to.is_off(given.get("max_timestep")):
+        given.pop("max_timestep", None)
     if not to.is_off(given.get("lr_warmup_steps")):
         given.pop("lr_warmup", None)
     elif "lr_warmup" in given:
@@ -197,6 +203,16 @@ def _window(given: dict[str, Any], result: Imported) -> None:
         # The window saves the settings of every kind, whichever is chosen.
         for name in _OTHER_KINDS:
             given.pop(name, None)
+
+
+def _window_length(given: dict[str, Any]) -> None:
+    """Steps override `epoch`, and are overridden by max_train_epochs; without cycles there is one for each `epoch`."""
+    if "epoch" not in given:
+        return
+    if given.get("lr_scheduler") == "cosine_with_restarts":
+        given.setdefault("lr_scheduler_num_cycles", given["epoch"])
+    if "max_train_epochs" not in given and "max_train_steps" not in given:
+        given["max_train_epochs"] = given.pop("epoch")
 
 
 def _text_encoder_rates(given: dict[str, Any], result: Imported) -> None:
