@@ -279,7 +279,10 @@ def _prompts(given: dict[str, Any], options: Options, result: Imported) -> None:
 
 
 def finish(result: Imported) -> None:
-    """A learning rate of 0 means that the scripts do not train the part."""
+    """A learning rate of 0, or an end before the start, means that the scripts do not train the part."""
+    if (result.get("method.stop_text_encoder") or 0) < 0:
+        result.remove("method.stop_text_encoder")
+        result.put("method.train_text_encoder", False)
     for rate, switch in (("optimizer.text_encoder_lr", "method.train_text_encoder"), ("optimizer.unet_lr", "method.train_unet")):
         if result.get(rate) == 0:
             result.remove(rate)
