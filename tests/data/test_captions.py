@@ -126,6 +126,26 @@ def test_without_shuffle_the_mark_is_only_taken_out(caption, text):
     assert vary(caption, config, 1, 1) == plain(caption, config) == text
 
 
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "head", "flexible", "tail"),
+    [
+        ("sks girl |||", "", ["sks girl"], {"a", "b", "c"}, []),
+        ("sks girl ||| smile,", "", ["sks girl"], {"smile", "a", "b", "c"}, []),
+        ("sks |||", "||| best", ["sks"], {"a", "b", "c"}, ["best"]),
+        ("", "||| end", ["a", "b", "c"], {"end"}, []),
+    ],
+)
+def test_a_mark_in_prefix_or_suffix_is_one_of_the_caption(prefix, suffix, head, flexible, tail):
+    config = CaptionSection(prefix=prefix, suffix=suffix, shuffle=True, keep_tokens_separator="|||")
+    for seed in range(40):
+        tags = vary("a, b, c", config, seed, 1).split(", ")
+        assert (tags[: len(head)], tags[len(tags) - len(tail) :]) == (head, tail)
+        assert set(tags[len(head) : len(tags) - len(tail)]) == flexible
+    still = config.model_copy(update={"shuffle": False})
+    assert "|" not in plain("a, b, c", still) and plain("a, b, c", still) == plain("a, b, c", config)
+    assert not any("no caption holds it" in text for text in without_effect(config, ["a, b, c"]))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_dropout_is_a_share_of_uses_and_changes_no_other_text(share):
     plain_shuffle, config = CaptionSection(shuffle=True), CaptionSection(shuffle=True, dropout=share, prefix="x")
@@ -247,6 +267,8 @@ def test_a_brace_without_a_partner_is_said():
         ({"keep_tokens": 1, "shuffle": True, "keep_tokens_separator": "#"}, ["a # b", "c"], None),
         ({"keep_tokens_separator": "#", "shuffle": True}, ["a, b"], "no caption holds it"),
         ({"keep_tokens_separator": "#"}, ["a # b"], "only taken out"),
+        ({"keep_tokens": 1, "shuffle": True, "keep_tokens_separator": "#", "prefix": "x #"}, ["a, b"], "in every caption counts instead"),
+        ({"keep_tokens_separator": "#", "shuffle": True, "suffix": "# x"}, ["a, b"], None),
         ({"wildcards": True}, ["a, b"], "wildcards has no effect"),
         ({"wildcards": True}, ["a, b", "{x}"], None),
         ({"wildcards": True, "prefix": "{a|b}"}, ["a, b"], None),

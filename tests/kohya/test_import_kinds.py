@@ -70,6 +70,34 @@ def test_arguments_of_the_network(module, arguments, expected):
     from_dict(found.values)
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, (16, 4.0)),
+        ({"network_args": ["algo=loha"]}, (16, 4.0)),
+        ({"network_args": ["algo=lokr", "factor=8"]}, (16, 4.0)),
+        ({"network_args": ["algo=locon", "conv_dim=8"]}, (8, 4.0)),
+        ({"network_args": ["conv_dim=0", "conv_alpha=2"]}, (16, 2.0)),
+        ({"network_args": ["conv_dim=8"], "network_alpha": 0}, (8, None)),  # as strong as the rest: alpha is the rank there too
+        ({"network_args": ["preset=attn-mlp"]}, (None, None)),
+        ({"network_args": ["preset=full-lin", "conv_dim=8"]}, (None, None)),
+        ({"network_args": ["preset=unet-only"]}, (16, 4.0)),
+        ({"network_args": ["algo=full"]}, (None, None)),
+        ({"network_module": "networks.lora"}, (None, None)),
+    ],
+    ids=str,
+)
+def test_lycoris_trains_convolutions_unless_it_is_told_otherwise(values, expected):
+    found = imported(**{"network_module": "lycoris.kohya", "network_dim": 16, "network_alpha": 4, **values})
+    assert (found.get("method.conv_rank"), found.get("method.conv_alpha")) == expected
+    from_dict(found.values)
+
+
+def test_lycoris_takes_the_scripts_defaults_for_convolutions():
+    found = imported(network_module="lycoris.kohya")
+    assert [found.get(f"method.{name}") for name in ("rank", "alpha", "conv_rank", "conv_alpha")] == [4, 1.0, 4, 1.0]
+
+
 def test_kinds_of_the_window():
     for name, adapter in (("Kohya LoCon", "lora"), ("LyCORIS/LoHa", "loha"), ("LyCORIS/LoKr", "lokr"), ("Kohya DyLoRA", "dylora")):
         found = convert(Options({**BASE, "lora_type": name, "network_dim": 16}, window=True))

@@ -7,6 +7,7 @@ A caption becomes the text of one use in this order; each step changes nothing w
 3. `keep_tokens_separator`, else `keep_tokens`, says which tags are fixed; `shuffle` orders the others anew, then `tag_dropout`
    leaves some of them out; tags are joined by ", ".
 4. `prefix` and `suffix` are put around, so they are never shuffled or left out. Regularization pictures do without them.
+   Where one of them holds the mark of `keep_tokens_separator`, they are put around before step 3, as part of the caption.
 
 Each step has random numbers of its own, so that switching one on does not change what the others do.
 """
@@ -109,7 +110,7 @@ def without_effect(config: CaptionSection, captions: Sequence[str]) -> list[str]
     """Warnings about settings that change none of these captions."""
     warnings = []
     mark = config.keep_tokens_separator
-    marked = [mark != "" and mark in text for text in captions]
+    marked = [mark != "" and any(mark in part for part in (config.prefix, text, config.suffix)) for text in captions]
     moves = config.shuffle or config.tag_dropout > 0
     if config.keep_tokens and not moves:
         warnings.append(
@@ -141,7 +142,10 @@ def _text(caption: str, config: CaptionSection, pick: Callable[[int], int], rear
         lines = _lines(caption)
         caption = resolve(lines[pick(len(lines))] if len(lines) > 1 else lines[0], pick)
         prefix, suffix = resolve(prefix, pick), resolve(suffix, pick)
-    return _frame(prefix.strip(), _tags(caption, config, rearrange), suffix.strip(), config.separator)
+    prefix, suffix, mark = prefix.strip(), suffix.strip(), config.keep_tokens_separator
+    if mark and (mark in prefix or mark in suffix):
+        return _tags(_frame(prefix, caption, suffix, config.separator), config, rearrange)
+    return _frame(prefix, _tags(caption, config, rearrange), suffix, config.separator)
 
 
 def _tags(caption: str, config: CaptionSection, rearrange: Callable[[list[str]], list[str]]) -> str:

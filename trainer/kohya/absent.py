@@ -51,6 +51,8 @@ NOT_NEEDED: dict[str, tuple[str, ...]] = {
     "is found where the model is": ("tokenizer_cache_dir", "tokenizer"),
     "is for looking at pictures only; `check` tells what is in a dataset": ("debug_dataset",),
     "is a file or an action of the scripts, not a setting": ("config_file", "output_config", "model_list"),
+    "is for the window only, where max_train_epochs and max_train_steps override it": ("epoch",),
+    "is for the window only": ("noise_offset_type",),
 }
 
 # What nothing here does.

@@ -102,7 +102,7 @@ def _put(row: Row, name: str, value: Any, said: str, result: Imported) -> None:
         result.taken.append(name)
         if converted is not to.LEAVE:
             result.put(row.target, converted)
-            result.different += [f"{name}: {row.note}"] if row.note and not to.is_off(value) else []
+            result.different += [f"{name}: {row.note}"] if row.note and not to.is_off(converted) else []
 
 
 def _check(result: Imported) -> None:

@@ -62,16 +62,18 @@ MODULES = {
     "lycoris/lokr": "lokr",
     "lycoris/dylora": "dylora",
 }
+# LyCORIS' presets that leave convolutions larger than 1x1 out.
+WITHOUT_CONVOLUTIONS = ("full-lin", "attn-mlp", "attn-only", "unet-transformer-only", "ia3")
 
 # Other names of the same settings: of dataset descriptions, of the kohya_ss window, and an old misspelling.
 ALIASES = {
     "batch_size": "train_batch_size",
     "max_resolution": "resolution",
-    "epoch": "max_train_epochs",
     "optimizer": "optimizer_type",
     "caption_extention": "caption_extension",
 }
 
+_ACTS = "the scripts ignore it; here it acts"
 # Their name, in lower case -> ours. `lr_warmup` is the window's, in percent.
 ROWS: dict[str, Row] = {
     "pretrained_model_name_or_path": Row("base.checkpoint"),
@@ -151,8 +153,8 @@ ROWS: dict[str, Row] = {
     "module_dropout": Row("method.module_dropout", to.number),
     "scale_weight_norms": Row("method.max_norm", to.or_off(to.number)),
     "network_weights": Row("method.continue_from"),
-    "stop_text_encoder_training": Row("method.stop_text_encoder", to.or_off(to.whole)),
-    "stop_text_encoder_training_pct": Row("method.stop_text_encoder", to.or_off(to.percent), "the scripts ignore it; here it acts"),
+    "stop_text_encoder_training": Row("method.stop_text_encoder", to.or_off(to.whole), _ACTS),
+    "stop_text_encoder_training_pct": Row("method.stop_text_encoder", to.percent_or_never, _ACTS),
     "optimizer_type": Row("optimizer.kind", to.one_of(OPTIMIZERS)),
     "optimizer_args": Row("optimizer.args", to.arguments),
     "text_encoder_lr": Row("optimizer.text_encoder_lr", to.number),

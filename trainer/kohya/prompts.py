@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,13 @@ _NAMES = {"negative_prompt": "n", "width": "w", "height": "h", "seed": "d", "sam
 def read_prompts(source: Path | str) -> tuple[list[dict[str, Any]], list[str]]:
     """Prompts under our names, and sentences about what they say beyond that. `source` is a file or the lines themselves.
 
-    OSError or ValueError where the file cannot be read.
+    OSError or ValueError for a file that cannot be read.
     """
     if isinstance(source, Path) and source.suffix.lower() == ".json":
-        items = [_from_json(item) for item in json.loads(read_text(source))]
+        found = json.loads(read_text(source))
+        if not isinstance(found, list) or not all(isinstance(item, (str, Mapping)) for item in found):
+            raise ValueError("it should hold a list of prompts")
+        items = [_from_json(item) for item in found]
     elif isinstance(source, Path) and source.suffix.lower() == ".toml":
         return [], [f"sample_prompts = {str(source)!r}: prompts are read from .txt and .json"]
     else:
@@ -50,7 +53,7 @@ def read_prompts(source: Path | str) -> tuple[list[dict[str, Any]], list[str]]:
                 else:
                     name, convert = _FLAGS[flag]
                     prompt[name] = convert(value)
-            except (KeyError, ValueError):
+            except (KeyError, ValueError, TypeError):
                 notes.append(f"sample_prompts: --{flag} {value} of {text!r} is not there")
         prompts.append(prompt)
     return prompts, notes

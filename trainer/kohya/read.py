@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,9 @@ def read_files(paths: Iterable[Path]) -> Options:
 
 def beside(name: str, folder: Path) -> Path | None:
     """A file that another one names: from the working folder, else from where that one lies."""
-    return next((path for path in (from_home(name), folder / name) if path.is_file()), None)
+    paths = from_home(name), folder / name
+    # The name may be any text, such as a long prompt, and Path.is_file raises an error for some.
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def _read(path: Path) -> Options:
@@ -85,13 +88,18 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _subsets(general: Mapping[str, Any], datasets: Any, path: Path) -> Iterable[dict[str, Any]]:
+def _subsets(general: Any, datasets: Any, path: Path) -> Iterable[dict[str, Any]]:
     """Each folder with everything that its dataset and the general part say."""
+    if not isinstance(general, Mapping):
+        raise ConfigError(f"{path}: `general` should be a table, written [general]")
     for dataset in datasets if isinstance(datasets, list) else [datasets]:
         if not isinstance(dataset, Mapping):
             raise ConfigError(f"{path}: `datasets` should be a list of tables, written [[datasets]]")
         own = {name: value for name, value in dataset.items() if name != "subsets"}
-        for subset in dataset.get("subsets", []):
+        subsets = dataset.get("subsets", [])
+        if not isinstance(subsets, list) or not all(isinstance(subset, Mapping) for subset in subsets):
+            raise ConfigError(f"{path}: `subsets` should be a list of tables, written [[datasets.subsets]]")
+        for subset in subsets:
             yield {str(name).lower(): value for name, value in {**general, **own, **subset}.items()}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..config.io import is_setting
 from . import values as to
 from .imported import Imported
-from .names import FOLDER_ROWS
+from .names import FOLDER_ROWS, MODULES, WITHOUT_CONVOLUTIONS
 from .prompts import read_prompts
 from .read import Options, beside
 
@@ -43,6 +43,10 @@ def folders(given: dict[str, Any], subsets: list[dict[str, Any]], result: Import
     found = [folder for folder in found if folder]
     if found:
         result.put("dataset.folders", found)
+        if subsets:
+            _without_captions(found, result)
+        if to.is_off(given.get("enable_wildcard")):
+            result.different.append("captions: of several lines, the scripts read the first; here all are joined")
 
 
 def _described(subset: dict[str, Any], result: Imported) -> dict[str, Any]:
@@ -57,9 +61,22 @@ def _described(subset: dict[str, Any], result: Imported) -> dict[str, Any]:
         result.lost.append("a folder without image_dir is not there: pictures and captions are read from folders")
         return {}
     # The scripts read no N_concept name here: without num_repeats it is 1. Ours would read the name.
-    folder.setdefault("repeats", 1)
+    if folder.setdefault("repeats", 1) < 1:
+        result.needless.append(f"{folder['path']}: num_repeats {folder['repeats']} leaves the folder out; so it is here")
+        return {}
     result.taken += [name for name in FOLDER_ROWS if name in subset and name not in result.taken]
     return _supported(folder, to.text(subset["image_dir"]), result)
+
+
+def _without_captions(found: list[dict[str, Any]], result: Imported) -> None:
+    """In a described folder without class_tokens, pictures without a caption get an empty one; here one setting is for all folders."""
+    wordless = [folder["path"] for folder in found if "class_words" not in folder]
+    if all(folder["path"] in wordless or folder.get("regularization") for folder in found):
+        result.put("dataset.captions.missing", "empty")  # regularisation pictures take their class words all the same
+    elif wordless:
+        result.different.append(
+            f"{', '.join(wordless)}: without class_tokens, a picture without a caption gets an empty one there; not here"
+        )
 
 
 def _supported(folder: dict[str, Any], name: str, result: Imported) -> dict[str, Any]:
@@ -81,6 +98,9 @@ def _common(name: str, value: Any, found: list[dict[str, Any]], result: Imported
 
 def together(given: dict[str, Any], options: Options, result: Imported) -> None:
     """Replace what needs more than one look by settings of the table, or put it in its place."""
+    for name in ("max_train_epochs", "max_train_steps"):
+        if to.is_off(given.get(name)):
+            given.pop(name, None)
     if options.window:
         _window(given, result)
     for name, kind in (("use_8bit_adam", "AdamW8bit"), ("use_lion_optimizer", "Lion")):
@@ -90,18 +110,15 @@ def together(given: dict[str, Any], options: Options, result: Imported) -> None:
         _text_encoder_rates(given, result)
     if "network_args" in given:
         _network_arguments(given, result)
+    _convolutions(given)
     if str(given.get("optimizer_type", "")).lower() == "sgdnesterov":
         # The scripts fill these in for this name.
         given["optimizer_args"] = ["momentum=0.9", "nesterov=True", *to.listed(given.get("optimizer_args", []))]
     if given.get("lr_scheduler") == "constant" and not to.is_off(given.get("lr_warmup_steps")):
         result.different.append("lr_warmup_steps: the scripts refuse a warm-up with `constant`; the schedule is constant_with_warmup here")
         given["lr_scheduler"] = "constant_with_warmup"
-    if "max_train_epochs" in given and "max_train_steps" in given:
-        if not to.is_off(given["max_train_steps"]):
-            result.different.append("max_train_steps: left out; when both are given, epochs win there, but steps would here")
-        given.pop("max_train_steps")
-    if to.is_off(given.get("max_train_epochs", 1)):
-        given.pop("max_train_epochs", None)
+    if "max_train_epochs" in given and given.pop("max_train_steps", None) is not None:
+        result.different.append("max_train_steps: left out; when both are given, epochs win there, but steps would here")
     if not to.is_off(given.get("sample_every_n_epochs")):
         given.pop("sample_every_n_steps", None)  # epochs win there too
     if not to.is_off(given.get("validate_every_n_epochs")):
@@ -113,12 +130,38 @@ def together(given: dict[str, Any], options: Options, result: Imported) -> None:
         given["network_alpha"] = given.get("network_dim", 4)  # 0 means "as the rank"
     if given.get("save_model_as") == "safetensors":
         del given["save_model_as"]
+    _prefix_tags(given, result)
     _kept_files(given, result)
     if "base_weights" in given:
         files, strengths = to.listed(given["base_weights"]), to.numbers(given.pop("base_weights_multiplier", None) or [1.0])
         strengths += [1.0] * (len(files) - len(strengths))
         given["base_weights"] = [{"file": file, "strength": strength} for file, strength in zip(files, strengths, strict=False)]
     _prompts(given, options, result)
+
+
+def _prefix_tags(given: dict[str, Any], result: Imported) -> None:
+    """Theirs are put around a caption before its tags are kept and shuffled, ours afterwards."""
+    prefix, suffix, mark = (str(given.get(name, "")) for name in ("caption_prefix", "caption_suffix", "keep_tokens_separator"))
+    if mark and (mark in prefix or mark in suffix):
+        return  # then ours are put around it before, too
+    separator = str(given.get("caption_separator", ","))
+    try:
+        kept = to.whole(given.get("keep_tokens", 0))
+    except (ValueError, TypeError):
+        return  # the table will say that it is not understood
+    # What follows the last separator is the beginning of the caption's first tag.
+    here = max(0, kept - prefix.count(separator))
+    if here != kept:
+        given["keep_tokens"] = here
+        result.different.append(f"keep_tokens: {kept} there, with the tags of caption_prefix; {here} here, where it always stays")
+    if to.is_off(given.get("shuffle_caption")) and to.is_off(given.get("caption_tag_dropout_rate")):
+        return
+    loose = [
+        *(["caption_prefix"] if kept < sum(tag.strip() != "" for tag in prefix.split(separator)) else []),
+        *(["caption_suffix"] if suffix else []),
+    ]
+    if loose:
+        result.different.append(f"{', '.join(loose)}: tags like others there where keep_tokens does not reach; here they stay at the ends")
 
 
 def _kept_files(given: dict[str, Any], result: Imported) -> None:
@@ -132,6 +175,13 @@ def _kept_files(given: dict[str, Any], result: Imported) -> None:
 
 def _window(given: dict[str, Any], result: Imported) -> None:
     """Meanings that only the window has."""
+    _window_length(given)
+    rates = ("unet_lr", "text_encoder_lr")
+    if all(to.is_off(given.get(name)) for name in rates):
+        for name in rates:
+            given.pop(name, None)  # then learning_rate trains both
+    if to.is_off(given.get("max_timestep")):
+        given.pop("max_timestep", None)
     if not to.is_off(given.get("lr_warmup_steps")):
         given.pop("lr_warmup", None)
     elif "lr_warmup" in given:
@@ -153,6 +203,16 @@ def _window(given: dict[str, Any], result: Imported) -> None:
         # The window saves the settings of every kind, whichever is chosen.
         for name in _OTHER_KINDS:
             given.pop(name, None)
+
+
+def _window_length(given: dict[str, Any]) -> None:
+    """Steps override `epoch`, and are overridden by max_train_epochs; without cycles there is one for each `epoch`."""
+    if "epoch" not in given:
+        return
+    if given.get("lr_scheduler") == "cosine_with_restarts":
+        given.setdefault("lr_scheduler_num_cycles", given["epoch"])
+    if "max_train_epochs" not in given and "max_train_steps" not in given:
+        given["max_train_epochs"] = given.pop("epoch")
 
 
 def _text_encoder_rates(given: dict[str, Any], result: Imported) -> None:
@@ -177,8 +237,21 @@ def _network_arguments(given: dict[str, Any], result: Imported) -> None:
     module = to.text(given.get("network_module", ""))
     if "algo" in given:
         given["network_module"] = f"{module} {given.pop('algo')}"
-    if not to.is_off(given.get("conv_dim")):
-        given.setdefault("conv_alpha", given.get("network_alpha", 1) if module.startswith("lycoris") else 1)  # as they do
+
+
+def _convolutions(given: dict[str, Any]) -> None:
+    """The scripts train larger convolutions where they are told to, LyCORIS always, but for some presets."""
+    module = to.text(given.get("network_module", given.get("lora_type", ""))).lower()
+    if not module.startswith("lycoris"):
+        if not to.is_off(given.get("conv_dim")):
+            given.setdefault("conv_alpha", 1)
+    elif given.get("preset", given.get("lycoris_preset")) in WITHOUT_CONVOLUTIONS:
+        given.pop("conv_dim", None)
+        given.pop("conv_alpha", None)
+    elif module in MODULES:
+        for name, general, default in (("conv_dim", "network_dim", 4), ("conv_alpha", "network_alpha", 1)):
+            if to.is_off(given.get(name)):
+                given[name] = given.get(general, default)
 
 
 def _prompts(given: dict[str, Any], options: Options, result: Imported) -> None:
@@ -187,7 +260,7 @@ def _prompts(given: dict[str, Any], options: Options, result: Imported) -> None:
         for name in ("sample_sampler", "sample_every_n_epochs", "sample_every_n_steps", "sample_at_first"):
             given.pop(name, None)  # without prompts nothing is drawn
         return
-    path = beside(to.text(source), options.folder) if "\n" not in str(source) and len(str(source)) < 1000 else None
+    path = beside(to.text(source), options.folder)
     if path is None and not options.window:
         result.lost.append(f"sample_prompts = {source!r} was not found; put the prompts into sample.prompts")
         return
@@ -206,7 +279,10 @@ def _prompts(given: dict[str, Any], options: Options, result: Imported) -> None:
 
 
 def finish(result: Imported) -> None:
-    """A learning rate of 0 means that the scripts do not train the part."""
+    """A learning rate of 0, or an end before the start, means that the scripts do not train the part."""
+    if (result.get("method.stop_text_encoder") or 0) < 0:
+        result.remove("method.stop_text_encoder")
+        result.put("method.train_text_encoder", False)
     for rate, switch in (("optimizer.text_encoder_lr", "method.train_text_encoder"), ("optimizer.unet_lr", "method.train_unet")):
         if result.get(rate) == 0:
             result.remove(rate)

@@ -71,13 +71,19 @@ def or_off(inner: Convert) -> Convert:
 
 
 def percent(value: Any) -> float:
-    return number(value) / 100
+    """A part of all steps; 100 stays below 1, which means one step here."""
+    return min(number(value) / 100, 0.9999)
+
+
+def percent_or_never(value: Any) -> float | None:
+    """A part of all steps after which something ends; at 0, and where none are left, it never does."""
+    return None if is_off(value) or number(value) >= 100 else percent(value)
 
 
 def part_or_count(value: Any) -> float:
     """Below 1 a part of all steps, else a number of steps; "10%" is 0.1."""
     value = text(value)
-    return number(value[:-1]) / 100 if value.endswith("%") else number(value)
+    return percent(value[:-1]) if value.endswith("%") else number(value)
 
 
 def size(value: Any) -> list[int]:
@@ -102,8 +108,10 @@ def one_of(names: Mapping[str, Any]) -> Convert:
 
 
 def listed(value: Any) -> list[str]:
-    """The items of a list, or of a text that holds one with spaces between."""
-    return [text(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else text(value).split()
+    """The items of a list, or of a text that holds one with spaces between, where the window takes no notice of quotes."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [text(item) for item in value]
+    return text(value).replace('"', "").split()
 
 
 def numbers(value: Any) -> list[float]:
