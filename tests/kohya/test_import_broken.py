@@ -8,6 +8,7 @@ import pytest
 
 from trainer.errors import ConfigError
 from trainer.kohya import convert, read_files
+from trainer.kohya.names import FOLDER_ROWS, ROWS
 
 BASE = {"pretrained_model_name_or_path": "m.safetensors", "train_data_dir": "train"}
 
@@ -72,3 +73,28 @@ def test_a_dataset_description_of_another_shape_is_refused(tmp_path, text, words
     with pytest.raises(ConfigError) as caught:
         read_files([path])
     assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+NONSENSE = ("junk", [], {}, None, -1, "1,2", True, "", 1.5, [1, "x"], {"a": 1})
+
+
+@pytest.mark.parametrize("kind", ["window", "script"])
+@pytest.mark.parametrize(
+    "name", sorted({*ROWS, *FOLDER_ROWS, "save_last_n_epochs", "save_last_n_steps", "base_weights_multiplier", "network_args"})
+)
+def test_nonsense_is_named_and_raises_nothing(tmp_path, name, kind):
+    path = tmp_path / "a.json"
+    rest = {
+        **BASE,
+        "base_weights": ["a"],
+        "save_every_n_epochs": 1,
+        "save_every_n_steps": 2,
+        "enable_bucket": True,
+        "sample_prompts": "a cat",
+    }
+    rest |= {"LoRA_type": "LyCORIS/LoKr"} if kind == "window" else {"network_module": "networks.lora"}
+    for value in NONSENSE:
+        path.write_text(json.dumps({**rest, name: value}))
+        found = convert(read_files([path]))
+        if value == "junk":
+            assert name in " ".join([*found.taken, *found.unknown, *found.lost, *found.different, *found.needless])

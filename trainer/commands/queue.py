@@ -14,9 +14,10 @@ HELP = "Train the job files of a folder one after another; files can be added, r
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="folder of YAML or JSON files; the order is that of their names")
-    parser.add_argument("--watch", action="store_true", help="wait for more when all are done, until Ctrl-C")
-    parser.add_argument("--status", action="store_true", help="only print what is running, waiting, done and failed")
-    parser.add_argument("--add", action="append", default=[], metavar="FILE", help="only put a configuration file into the folder")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--watch", action="store_true", help="wait for more when all are done, until Ctrl-C")
+    only.add_argument("--status", action="store_true", help="only print what is running, waiting, done and failed")
+    only.add_argument("--add", action="append", default=[], metavar="FILE", help="only put a configuration file into the folder")
     parser.add_argument("--preset", action="append", default=[], metavar="NAME", help="preset below the values of the files added")
     add_settings(parser)
 

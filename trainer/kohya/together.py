@@ -36,10 +36,12 @@ def folders(given: dict[str, Any], subsets: list[dict[str, Any]], result: Import
         found += [{"path": to.text(trained)}] if trained else []
         found += [_supported({"path": to.text(regularization), "regularization": True}, "reg_data_dir", result)] if regularization else []
         result.taken += [name for name, value in zip(("train_data_dir", "reg_data_dir"), parents, strict=True) if value]
-    for name in FOLDER_ROWS:
-        if name in given and not subsets:
-            _common(name, given.pop(name), found, result)
-        given.pop(name, None)
+    for name in [name for name in FOLDER_ROWS if name in given]:
+        value = given.pop(name)
+        if subsets or name != "conditioning_data_dir":  # the one that is an argument of the scripts, too
+            result.needless.append(f"{name} = {value!r}: the scripts read it for the folders of a dataset description only")
+        else:
+            _common(name, value, found, result)
     found = [folder for folder in found if folder]
     if found:
         result.put("dataset.folders", found)
@@ -52,11 +54,8 @@ def folders(given: dict[str, Any], subsets: list[dict[str, Any]], result: Import
 def _described(subset: dict[str, Any], result: Imported) -> dict[str, Any]:
     folder: dict[str, Any] = {}
     for name, row in FOLDER_ROWS.items():
-        if name in subset:
-            try:
-                folder[row.target] = row.convert(subset[name])
-            except ValueError as error:
-                result.unknown.append(f"{name} = {subset[name]!r}: {error}")
+        if name in subset and (value := _understood(name, subset[name], row.convert, result)) is not None:
+            folder[row.target] = value
     if "path" not in folder:
         result.lost.append("a folder without image_dir is not there: pictures and captions are read from folders")
         return {}
@@ -92,8 +91,20 @@ def _supported(folder: dict[str, Any], name: str, result: Imported) -> dict[str,
 
 def _common(name: str, value: Any, found: list[dict[str, Any]], result: Imported) -> None:
     """A folder's setting that a command line gives for all."""
-    for folder in found:
-        folder |= _supported({FOLDER_ROWS[name].target: FOLDER_ROWS[name].convert(value)}, name, result)
+    row = FOLDER_ROWS[name]
+    if (converted := _understood(name, value, row.convert, result)) is not None:
+        result.taken.append(name)
+        for folder in found:
+            folder |= _supported({row.target: converted}, name, result)
+
+
+def _understood(name: str, value: Any, convert: to.Convert, result: Imported) -> Any:
+    """The value converted; None where it means nothing, which is said."""
+    try:
+        return convert(value)
+    except (ValueError, TypeError) as error:
+        result.unknown.append(f"{name} = {value!r}: {error}")
+        return None
 
 
 def together(given: dict[str, Any], options: Options, result: Imported) -> None:
@@ -133,7 +144,9 @@ def together(given: dict[str, Any], options: Options, result: Imported) -> None:
     _prefix_tags(given, result)
     _kept_files(given, result)
     if "base_weights" in given:
-        files, strengths = to.listed(given["base_weights"]), to.numbers(given.pop("base_weights_multiplier", None) or [1.0])
+        factors = given.pop("base_weights_multiplier", None) or [1.0]
+        files = to.listed(given["base_weights"])
+        strengths = _understood("base_weights_multiplier", factors, to.numbers, result) or []
         strengths += [1.0] * (len(files) - len(strengths))
         given["base_weights"] = [{"file": file, "strength": strength} for file, strength in zip(files, strengths, strict=False)]
     _prompts(given, options, result)
@@ -169,7 +182,10 @@ def _kept_files(given: dict[str, Any], result: Imported) -> None:
     for last, every in (("save_last_n_epochs", "save_every_n_epochs"), ("save_last_n_steps", "save_every_n_steps")):
         span, period = given.pop(last, None), given.get(every)
         if not to.is_off(span) and not to.is_off(period):
-            given["save_last_n_files"] = max(1, to.whole(span) // to.whole(period))
+            numbers = [_understood(name, value, to.whole, result) for name, value in ((last, span), (every, period))]
+            if None in numbers:
+                continue
+            given["save_last_n_files"] = max(1, numbers[0] // numbers[1])
             result.different.append(f"{last}: counts {last.split('_')[-1]} there and files here: {given['save_last_n_files']}")
 
 
@@ -216,10 +232,8 @@ def _window_length(given: dict[str, Any]) -> None:
 
 
 def _text_encoder_rates(given: dict[str, Any], result: Imported) -> None:
-    try:
-        rates = to.numbers(given.pop("text_encoder_lr"))
-    except ValueError as error:
-        result.unknown.append(f"text_encoder_lr: {error}")
+    rates = _understood("text_encoder_lr", given.pop("text_encoder_lr"), to.numbers, result)
+    if not rates:
         return
     given["text_encoder_lr"] = rates[0]
     if len(set(rates)) > 1:
@@ -228,11 +242,7 @@ def _text_encoder_rates(given: dict[str, Any], result: Imported) -> None:
 
 def _network_arguments(given: dict[str, Any], result: Imported) -> None:
     """Arguments of the network become settings like others."""
-    try:
-        arguments = to.arguments(given.pop("network_args"))
-    except ValueError as error:
-        result.unknown.append(f"network_args: {error}")
-        return
+    arguments = _understood("network_args", given.pop("network_args"), to.arguments, result) or {}
     given |= {name.lower(): value for name, value in arguments.items() if to.is_set(value)}
     module = to.text(given.get("network_module", ""))
     if "algo" in given:
