@@ -15,12 +15,12 @@ def read_tokenizer(folder: Path) -> Any | None:
     """transformers' tokenizer of a folder, or None where it holds none; ModelFileError where it cannot be read."""
     if not folder.is_dir():
         return None
-    from transformers import CLIPTokenizer, CLIPTokenizerFast
+    import transformers
 
     if all((folder / name).is_file() for name in _FILES):
-        kind: Any = CLIPTokenizer
+        kind: Any = transformers.CLIPTokenizer
     elif (folder / "tokenizer.json").is_file():  # all that transformers 5 writes; of version 4 the fast one alone reads it
-        kind = CLIPTokenizerFast
+        kind = getattr(transformers, "CLIPTokenizerFast", transformers.CLIPTokenizer)
     else:
         return None
     try:
