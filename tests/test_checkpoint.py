@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from trainer import checkpoint
-from trainer.checkpoint import STATE_FILE, State, artefact_path, existing_artefacts, fingerprint, load_state, save_artefact, save_state
+from trainer.checkpoint import (
+    STATE_FILE,
+    State,
+    artefact_path,
+    existing_artefacts,
+    fingerprint,
+    load_state,
+    outdated,
+    save_artefact,
+    save_state,
+)
 from trainer.config import from_dict
 from trainer.errors import ModelFileError, OutputError, ResumeMismatch
 
@@ -21,6 +31,14 @@ def test_files_are_named_as_kohya_names_them(job, tmp_path):
     assert artefact_path(config) == folder / "猫 v1.2.safetensors"
     assert artefact_path(config, epoch=3) == folder / "猫 v1.2-000003.safetensors"
     assert artefact_path(config, step=250) == folder / "猫 v1.2-step00000250.safetensors"
+
+
+def test_only_numbered_files_of_this_name_and_folder_are_given_up(job, tmp_path):
+    """A run that goes on in another folder, or under another name, has earlier files in its log."""
+    config = job(save={"name": "b", "keep_last": 1})
+    other = [tmp_path / "copied" / "b-000001.safetensors", tmp_path / "out" / "a.safetensors", tmp_path / "out" / "a-000001.safetensors"]
+    own = [artefact_path(config, epoch=epoch) for epoch in (1, 2, 3)]
+    assert outdated(config, [*other, *own, artefact_path(config)]) == own[:-1]
 
 
 def test_files_of_this_name_are_found_and_no_others(job, tmp_path):

@@ -304,10 +304,17 @@ def test_the_model_is_given_back_before_train_returns(job, monkeypatch):
         networks.append(weakref.ref(model.unet))
         return model
 
+    def fail(event):
+        if isinstance(event, StepDone):
+            raise RuntimeError("the window was closed")
+
     monkeypatch.setattr(StableDiffusion, "load", load)
     gc.disable()
     try:
         assert train(job(sample=SAMPLED)).status == "done"
         assert [network() for network in networks] == [None]
+        with pytest.raises(RuntimeError, match="the window was closed"):
+            train(job(save={"name": "failed"}), listen=fail)
+        assert [network() for network in networks] == [None, None]
     finally:
         gc.enable()

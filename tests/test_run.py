@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import tiny
@@ -12,6 +13,7 @@ from trainer import plan as plan_module
 from trainer.errors import ConfigError, OutputError, RunFolderBusy, Stopped
 from trainer.events import CacheProgress, DatasetScanned, Finished, SampleReady, Saved, Status, StepDone, Validated, Warned
 from trainer.families import FAMILIES, find_family
+from trainer.feed import Feed
 from trainer.loop import Periodic
 from trainer.plan import make_plan
 
@@ -144,6 +146,36 @@ def test_numbered_files_of_a_name_count_too(job, tmp_path):
     (tmp_path / "out" / "tiny-000003.safetensors").write_bytes(b"a user's file")
     with pytest.raises(ConfigError, match=r"tiny-000003\.safetensors exists already"):
         train(job())
+
+
+def test_the_state_of_a_run_that_saved_no_file_yet_is_not_replaced(job, tmp_path):
+    """It is what saving by time is for: a crash before the first file."""
+    events = []
+    train(job(), listen=events.append, stop=lambda: any(isinstance(event, StepDone) for event in events))
+    for file in (tmp_path / "out").glob("*.safetensors"):
+        file.unlink()
+    (state,) = tmp_path.rglob("state.pt")
+    before = state.read_bytes()
+    for config in (job(), job(save={"name": "other", "run_dir": str(state.parent)})):
+        assert any("is where an earlier run stands; continue it with --resume" in text for text in check(config).warnings)
+        with pytest.raises(ConfigError, match=r"save\.run_dir: .*state\.pt is where an earlier run stands; continue it with --resume"):
+            train(config)
+    assert state.read_bytes() == before
+    assert train(job(), resume=True).status == "done"
+
+
+def test_the_time_of_a_step_counts_the_wait_for_its_pictures(job, monkeypatch):
+    plain, wait = Feed.steps_from, 0.3
+
+    def slow(feed, start):
+        for batches in plain(feed, start):
+            time.sleep(wait)
+            yield batches
+
+    monkeypatch.setattr(Feed, "steps_from", slow)
+    events = []
+    train(job(), listen=events.append)
+    assert all(event.seconds >= wait for event in events if isinstance(event, StepDone))
 
 
 def test_an_output_folder_that_cannot_be_written_is_found_before_anything_is_loaded(job, tmp_path):

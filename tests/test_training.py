@@ -77,6 +77,15 @@ def test_the_base_is_bitwise_unchanged_and_gets_no_gradient(job, monkeypatch):
         assert not any("forward" in vars(module) for module in part.modules())  # the adapters are off again
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_host_that_computes_no_gradients_gets_the_same_lora(job, mode):
+    expected = tiny.tensors_of(train(job()).artefact)
+    with mode():
+        found = train(job(save={"name": "inside"})).artefact
+        assert not torch.is_grad_enabled()
+    assert tiny.differing(expected, tiny.tensors_of(found)) == []
+
+
 def test_learning_rates_of_the_parts_act_apart(job):
     events = []
     rates = {"lr": 1e-2, "unet_lr": 0.0, "text_encoder_lr": 2e-2}

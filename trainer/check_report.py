@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from .cheaper import cheaper, device_mib
-from .checkpoint import existing_artefacts
 from .config import TrainConfig
 from .data.report import DatasetReport, describe_dataset
 from .estimate import MIB, Estimate, estimate
@@ -22,7 +21,7 @@ from .optim.schedules import warmup_steps
 from .places import run_dir_of
 from .plan import Plan, make_plan, without_effect
 from .precision import DTYPES, resolve_device
-from .preflight import check_family, check_length, check_places, check_settings
+from .preflight import check_family, check_length, check_places, check_settings, in_the_way
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,7 @@ def check(config: TrainConfig, *, resume: bool = False) -> CheckReport:
     check_family(config, family.spec)
     run_dir = run_dir_of(config)
     check_places(config, run_dir, resume=True, make=False)
-    taken = [] if resume else existing_artefacts(config)
-    warnings += [f"save.name: {taken[0]} exists already; train would refuse this name without --resume"] if taken else []
+    warnings += [text] if not resume and (text := in_the_way(config, run_dir)) else []
     plan = make_plan(config)
     warnings += check_length(config, plan.total_steps) + without_effect(plan)
     model = load_base(family, config.base, torch.device("meta"), DTYPES[config.train.precision], config.memory)

@@ -52,17 +52,23 @@ def artefact_names(config: TrainConfig) -> list[str]:
 
 
 def outdated(config: TrainConfig, saved: Sequence[Path]) -> list[Path]:
-    """The numbered files of a run, of all that it saved in order, that save.keep_last gives up."""
-    numbered = [path for path in saved if path != artefact_path(config)]
+    """The numbered files of a run, of all that it saved in order, that save.keep_last gives up.
+
+    A run may go on under another name or in another folder; what it saved before is left alone.
+    """
+    numbered = [path for path in saved if path.parent == artefact_path(config).parent and _is_numbered(path, config)]
     return numbered[: -config.save.keep_last] if config.save.keep_last else []
 
 
 def existing_artefacts(config: TrainConfig) -> list[Path]:
     """Files that a new run of this name would replace."""
     final = artefact_path(config)
-    numbered = re.compile(re.escape(config.save.name) + r"-(\d{6}|step\d{8})\.safetensors")
-    found = [path for path in final.parent.iterdir() if numbered.fullmatch(path.name)] if final.parent.is_dir() else []
+    found = [path for path in final.parent.iterdir() if _is_numbered(path, config)] if final.parent.is_dir() else []
     return sorted(found) + ([final] if final.exists() else [])
+
+
+def _is_numbered(path: Path, config: TrainConfig) -> bool:
+    return re.fullmatch(re.escape(config.save.name) + r"-(\d{6}|step\d{8})\.safetensors", path.name) is not None
 
 
 def save_artefact(path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, str]) -> None:

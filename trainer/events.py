@@ -48,7 +48,8 @@ class CacheProgress:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimizer step. `step` counts from 1; `lr` maps parameter-group name to rate; `seconds` is this step alone.
+    """One optimizer step. `step` counts from 1; `lr` maps parameter-group name to rate; `seconds` is this step alone,
+    with the wait for its pictures.
 
     `bands` are the equal parts of the timesteps, of `BANDS`, from which samples were drawn: (part from 0, samples, mean loss).
     """

@@ -120,15 +120,15 @@ def run_loop(job: Job) -> bool:
                         task.run(job.step)
             if job.step == job.plan.total_steps:
                 return True
-            if job.team.any(job.stop()) or not _step(job, next(batches)):
+            start = time.perf_counter()  # the wait for pictures is a part of the step
+            if job.team.any(job.stop()) or not _step(job, next(batches), start):
                 return False
     finally:
         batches.close()
 
 
-def _step(job: Job, batches: list[Batch]) -> bool:
+def _step(job: Job, batches: list[Batch], start: float) -> bool:
     """One optimizer step; False when `stop()` became true before it, which leaves weights and optimizer untouched."""
-    start = time.perf_counter()
     job.method.before_step(job.step, job.plan.total_steps)
     found = _fitting_gradients(job, batches)
     if found is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .checkpoint import existing_artefacts
+from .checkpoint import STATE_FILE, existing_artefacts
 from .config import TrainConfig
 from .data.buckets import check_buckets
 from .data.views import fresh_settings
@@ -94,13 +94,20 @@ def _memory_warnings(config: TrainConfig) -> list[str]:
 
 
 def check_places(config: TrainConfig, run_dir: Path, resume: bool, *, make: bool = True) -> None:
-    """The output folders can be written, and no file of this name would be replaced. With `make`, the folders are made."""
+    """The output folders can be written, and no file or state of this name would be replaced. With `make`, the folders are made."""
     folder = from_home(config.save.dir).absolute()
     require_writable(folder, "save.dir", make=make)
     require_writable(run_dir, "save.run_dir", make=make)
-    found = [] if resume else existing_artefacts(config)
-    if found:
+    if not resume and (text := in_the_way(config, run_dir)):
+        raise ConfigError(f"{text}. Nothing was changed")
+
+
+def in_the_way(config: TrainConfig, run_dir: Path) -> str | None:
+    """What of an earlier run a new one would replace, and the remedies."""
+    if found := existing_artefacts(config):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise ConfigError(
-            f"save.name: {found[0]}{more} exists already; choose another name, or continue that run with --resume. Nothing was changed"
-        )
+        return f"save.name: {found[0]}{more} exists already; choose another name, or continue that run with --resume"
+    if (state := run_dir / STATE_FILE).exists():
+        remedies = "continue it with --resume, choose another save.name or save.run_dir, or remove it to begin anew"
+        return f"save.run_dir: {state} is where an earlier run stands; {remedies}"
+    return None

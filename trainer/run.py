@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from .cheaper import advice
@@ -18,7 +19,7 @@ from .data.cache import TensorCache
 from .data.report import describe_dataset
 from .data.tags import count_tags, tag_list
 from .distributed import ALONE, Team
-from .errors import OutOfMemory, OutputError, ResumeMismatch, RunFolderBusy, Stopped, first_line
+from .errors import ConfigError, OutOfMemory, OutputError, ResumeMismatch, RunFolderBusy, Stopped, first_line, forget_frames
 from .evaluate.block_chart import draw_blocks
 from .events import BlocksPlanned, DatasetScanned, Event, Finished, Listener, Status, StopCheck, Warned, ignore
 from .families import FAMILIES, Family, Model, bring_unet, find_family, load_base
@@ -49,20 +50,27 @@ def run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, te
     """One training from configuration to result; see `trainer.train`. Of a team, only the process that leads writes and reports."""
     started = time.time()
     try:
-        result = _run(config, listen if team.leads else ignore, stop, resume, started, team)
+        # Whoever calls may have gradients switched off, as hosts that only draw do.
+        with torch.inference_mode(False), torch.enable_grad():
+            result = _run(config, listen if team.leads else ignore, stop, resume, started, team)
     except Stopped:
         listen(Finished("stopped", None, 0))
         result, reason = TrainResult("stopped", None, (), run_dir_of(config), 0, None, time.time() - started), ""
     except Exception as error:
+        forget_frames(error)  # those of `_run` hold the model
         if not is_out_of_memory(error):
+            _release(config)
             raise
         result, reason = None, first_line(error)
-    # Not before: the frames of `_run` hold the model.
-    device = resolve_device(config.train.device)
-    release_memory(device)
+    _release(config)
     if result is None:
-        raise OutOfMemory(f"{reason}. {advice(config, device)}")
+        raise OutOfMemory(f"{reason}. {advice(config, resolve_device(config.train.device))}")
     return result
+
+
+def _release(config: TrainConfig) -> None:
+    with suppress(ConfigError):  # the one about a device that is not there is on its way already
+        release_memory(resolve_device(config.train.device))
 
 
 def _run(config: TrainConfig, listen: Listener, stop: StopCheck, resume: bool, started: float, team: Team) -> TrainResult:
