@@ -113,7 +113,7 @@ def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener, *,
     """Run `work(listen, stop)` in a fresh thread and show its events in this one; then raise ComfyUI's interrupt if there was one.
 
     A prompt runs under torch's inference mode, in which nothing can be trained; the mode belongs to the thread.
-    Before and after, ComfyUI's models leave the device, unless `free` is false.
+    Before and after, ComfyUI's models leave the device, unless `free` is false. What goes wrong in showing costs no work.
     """
     events: SimpleQueue[Event | None] = SimpleQueue()
     future: Future[Result] = Future()
@@ -131,12 +131,17 @@ def run_beside(work: Callable[[Listener, StopCheck], Result], show: Listener, *,
     if free:
         host.free_memory()
     Thread(target=body, name="LoRA Furnace", daemon=True).start()
+    broken = False
     try:
         while (event := events.get()) is not None:
             try:
                 show(event)
             except host.Interrupted:
                 cancel.set()
+            except Exception as error:
+                if not broken:
+                    log.warning("LoRA Furnace: the node cannot show everything, its work goes on: %s", error, exc_info=True)
+                broken = True
         result = future.result()
     finally:
         if free:

@@ -15,7 +15,7 @@ from ..trainer.diffusion.samplers import SAMPLERS, SCHEDULERS
 from ..trainer.errors import ConfigError
 from ..trainer.evaluate.axes import AXES, Names, lora_axis, make_axis, parse_uses
 from ..trainer.evaluate.cells import LoraUse
-from ..trainer.evaluate.clip import load_clip
+from ..trainer.evaluate.clip import Clip, load_clip
 from ..trainer.evaluate.figures import report_grid
 from ..trainer.evaluate.lora_files import run_files, training_order
 from ..trainer.evaluate.references import read_references
@@ -76,11 +76,12 @@ class Grid(GridNode):
         self, model: Any, clip: Any, vae: Any, node_id: str = "", prompt: Any = None, extra_pnginfo: Any = None, **values: Any
     ) -> dict[str, Any]:
         plan = _plan(values, host.samplers(), host.schedulers())
+        likeness = _likeness(values)
         painter = NativePainter(model, clip, vae, graph.origin_of(prompt, node_id, ("model", "clip", "vae")))
         folder = _folder(values)
         shelf = FolderShelf(folder / "cells", graph.metadata(prompt, extra_pnginfo), graph.checkpoint_of(prompt, node_id, "model"))
         grid = draw_cells(plan, painter, shelf, NodeDisplay(node_id), never, with_plain=values.get("figures", False))
-        return _answer(grid, folder, values, node_id)
+        return _answer(grid, folder, values, likeness, node_id)
 
 
 class GridTrainer(GridNode):
@@ -99,10 +100,11 @@ class GridTrainer(GridNode):
 
     def execute(self, base: BaseSection, node_id: str = "", prompt: Any = None, extra_pnginfo: Any = None, **values: Any) -> dict[str, Any]:
         plan, folder = _plan(values, list(SAMPLERS), list(SCHEDULERS)), _folder(values)
+        likeness = _likeness(values)
         shelf = FolderShelf(folder / "cells", graph.metadata(prompt, extra_pnginfo), Path(base.checkpoint))
         options = PRECISION.values(values) | {"shelf": shelf, "with_plain": values.get("figures", False)}
         grid = run_beside(lambda listen, stop: draw_grid(base, plan, listen=listen, stop=stop, **options), NodeDisplay(node_id))
-        return _answer(grid, folder, values, node_id)
+        return _answer(grid, folder, values, likeness, node_id)
 
 
 def _inputs(side: int) -> dict[str, Input]:
@@ -208,13 +210,17 @@ def _figure_inputs() -> dict[str, Input]:
     }
 
 
-def _answer(grid: DrawnGrid, folder: Path, values: dict[str, Any], node_id: str) -> dict[str, Any]:
+def _likeness(values: dict[str, Any]) -> Clip | None:
+    """The model of `clip_vision`, where pictures are measured with one; loaded before they are drawn, it fails before too."""
+    name = values.get("clip_vision", NO_CLIP)
+    return load_clip(host.model_path("clip_vision", name)) if values.get("figures", False) and name != NO_CLIP else None
+
+
+def _answer(grid: DrawnGrid, folder: Path, values: dict[str, Any], likeness: Clip | None, node_id: str) -> dict[str, Any]:
     """The sheets, which are saved and shown on the node, the single pictures, and the figures."""
     table = ""
     if values.get("figures", False):
-        name = values.get("clip_vision", NO_CLIP)
-        clip = None if name == NO_CLIP else load_clip(host.model_path("clip_vision", name))
-        report = report_grid(grid, folder, read_references(values.get("dataset"), values.get("held_out")), clip)
+        report = report_grid(grid, folder, read_references(values.get("dataset"), values.get("held_out")), likeness)
         table = report.table.csv()
         sheets = [*report.sheets, *(path for path in report.files if path.suffix == ".png")]
         if report.notes:

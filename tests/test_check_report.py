@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from trainer import check
+import pytest
+
+from trainer import check, train
+from trainer.checkpoint import existing_artefacts
 from trainer.cli import main
 from trainer.config import to_yaml
 from trainer.data import known
@@ -24,3 +27,21 @@ def test_where_nothing_is_remembered_a_check_leaves_nothing(job, tmp_path, monke
     monkeypatch.setattr(known, "SETTLED", 1e9)
     check(job())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("saves", "files"), [({}, 8), ({"keep_last": 2}, 3), ({"keep_last": 9}, 8)])
+def test_files_that_are_given_up_need_no_room(job, saves, files):
+    """Seven numbered files and the final one; an older one goes as soon as a newer one is written."""
+    assert check(job(train={"steps": 8}, save={"every_steps": 1, **saves})).files == files
+
+
+def test_so_many_files_lie_there_at_once(job):
+    """What `check` says against a run."""
+    config, most = job(train={"steps": 5}, save={"every_steps": 1, "keep_last": 2}), 0
+
+    def count(_event):
+        nonlocal most
+        most = max(most, len(existing_artefacts(config)))
+
+    train(config, listen=count)
+    assert most == check(config, resume=True).files

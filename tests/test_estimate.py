@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 
-from trainer.cheaper import cheaper
+from trainer import check
+from trainer.cheaper import advice, cheaper
 from trainer.config import from_dict
 from trainer.config.io import apply_overrides
 from trainer.estimate import MIB, estimate
@@ -84,6 +85,25 @@ def test_the_cheapest_settings_that_fit_are_named(job):
     assert "smaller dataset.resolution" in advice
 
 
+@pytest.mark.parametrize("method", [{"train_unet": False}, {"include": ["lora_te*"]}])
+def test_a_job_that_trains_the_text_encoder_alone_is_not_advised_to_leave_it_out(job, monkeypatch, method):
+    monkeypatch.setattr("trainer.check_report.device_mib", lambda device: 300)
+    (said,) = [text for text in check(job(method=method)).warnings if text.startswith("memory: ")]
+    assert "memory.weights=nf4" in said and "train_text_encoder" not in said
+    assert "train_text_encoder" not in advice(job(method={"train_unet": False}), torch.device("cpu"))
+
+
+def test_where_everything_was_tried_no_setting_is_named(job):
+    config = job(
+        dataset={"folders": job().dataset.model_dump(mode="json")["folders"], "batch_size": 1},
+        method={"train_text_encoder": False},
+        train={"gradient_checkpointing": True},
+        memory={"weights": "nf4"},
+    )
+    family = find_family(config.base.checkpoint, "auto", FAMILIES)
+    assert cheaper(config, family, (64, 64), torch.device("cpu"), 1) == "choose a smaller dataset.resolution or another device"
+
+
 def test_attention_scores_are_not_counted(job):
     """They would grow with the fourth power of the side."""
     small, large = estimated(job(), 32), estimated(job(), 64)
@@ -93,7 +113,7 @@ def test_attention_scores_are_not_counted(job):
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 def test_the_size_of_the_file_is_known_beforehand(job, dtype):
     """Up to names, alphas and metadata; for a real model the numbers are those of its golden table, times rank / 4."""
-    from trainer import check, train
+    from trainer import train
 
     config = job(method={"rank": 16}, save={"dtype": dtype, "name": dtype})
     report = check(config)

@@ -11,6 +11,7 @@ import yaml
 from trainer import load_config, train
 from trainer.cli import main
 from trainer.config import from_dict, load
+from trainer.config.io import apply_overrides
 from trainer.config.preset import presets
 from trainer.errors import ConfigError, ModelFileError
 from trainer.queue import QueueFolder
@@ -104,6 +105,21 @@ def test_the_run_folder_and_the_lora_hold_the_resolved_configuration(base, tmp_p
     assert main(["config", str(result.artefact), "--out", str(tmp_path / "again.json")]) == 0
     assert load_config(tmp_path / "again.json") == config
     assert config.from_presets == ("object",)
+
+
+def test_a_configuration_is_read_where_its_presets_cannot_be_compared(base, tmp_path, capsys):
+    """The base model was moved, or a later version calls a preset otherwise."""
+    values = {"base": {"checkpoint": str(base)}, "dataset": {"folders": [{"path": "p"}]}}
+    config = from_dict(values, ["object"], lambda _: "sd15")
+    path = tmp_path / "job.yaml"
+    for changed in ({"base.checkpoint": "gone.safetensors"}, {"from_presets": '["an older name"]'}):
+        save_config(from_dict(apply_overrides(config.as_dict(), [f"{key}={value}" for key, value in changed.items()])), path)
+        assert main(["config", str(path)]) == 0
+        assert not capsys.readouterr().err
+    (tmp_path / "damaged.safetensors").write_bytes(b"x")
+    assert (
+        main(["config", str(path), "--set", "from_presets=[object]", "--set", f"base.checkpoint={tmp_path / 'damaged.safetensors'}"]) == 0
+    )
 
 
 def test_a_resumed_run_may_forget_its_presets(base, tmp_path):

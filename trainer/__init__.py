@@ -42,6 +42,13 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), presets: Iterab
     return load_config(path, overrides, presets)
 
 
+def _require_config(config: object) -> None:
+    if not isinstance(config, TrainConfig):
+        raise TypeError(
+            f"config should be a TrainConfig, not {config!r}: trainer.load_config reads a file, trainer.config.from_dict a dict"
+        )
+
+
 def train(config: TrainConfig, *, listen: Listener = ignore, stop: StopCheck = never, resume: bool = False) -> TrainResult:
     """Run one training in this process.
 
@@ -51,6 +58,7 @@ def train(config: TrainConfig, *, listen: Listener = ignore, stop: StopCheck = n
     """
     from .run import run
 
+    _require_config(config)
     return run(config, listen, stop, resume)
 
 
@@ -58,6 +66,7 @@ def check(config: TrainConfig, *, resume: bool = False) -> CheckReport:
     """Everything that can be known of a job without training it; the errors are those that `train` would raise."""
     from .check_report import check as run_check
 
+    _require_config(config)
     return run_check(config, resume=resume)
 
 
@@ -81,6 +90,7 @@ def advise(config: TrainConfig, folder: Path, **options: Any) -> Advised | None:
     """Say which file of a job to use at which strength; see `trainer.evaluate.advise.advise`."""
     from .evaluate.advise import advise as run_advise
 
+    _require_config(config)
     return run_advise(config, folder, **options)
 
 

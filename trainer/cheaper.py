@@ -6,6 +6,7 @@ import torch
 
 from .config import TrainConfig, from_dict
 from .config.io import apply_overrides
+from .errors import ConfigError
 from .estimate import MIB, estimate
 from .families import Family, load_base
 from .precision import DTYPES
@@ -44,12 +45,18 @@ def cheaper(config: TrainConfig, family: Family, largest_bucket: tuple[int, int]
     chosen: list[str] = []
     total = 0
     for setting in _left(config, device):
-        config = _with(config, setting)
+        changed = _with(config, setting)
+        model = load_base(family, changed.base, torch.device("meta"), DTYPES[changed.train.precision], changed.memory)
+        try:
+            total = estimate(changed, family, model, largest_bucket).total_mib
+        except ConfigError:  # method.include and exclude leave no layer to train
+            continue
+        config = changed
         chosen = [text for text in chosen if _name(text) != _name(setting)] + [setting]
-        model = load_base(family, config.base, torch.device("meta"), DTYPES[config.train.precision], config.memory)
-        total = estimate(config, family, model, largest_bucket).total_mib
         if total <= room:
             return f"it would fit, with {total:,} MiB, if you set {' '.join(chosen)}"
+    if not chosen:
+        return "choose a smaller dataset.resolution or another device"
     return f"even with {' '.join(chosen)} it needs {total:,} MiB: choose a smaller dataset.resolution or another device"
 
 
@@ -60,6 +67,8 @@ def _left(config: TrainConfig, device: torch.device) -> list[str]:
         if _name(setting) == "memory.offload" and (device.type == "cpu" or config.memory.offload):
             continue
         if _name(setting) == "memory.micro_batch" and config.dataset.batch_size == 1:
+            continue
+        if _name(setting) == "method.train_text_encoder" and not config.method.train_unet:
             continue
         if _with(config, setting) == config:
             left = [text for text in left if _name(text) != _name(setting)]

@@ -36,7 +36,7 @@ class CheckReport:
     estimate: Estimate
     free_mib: int  # on the disk
     device_mib: int | None  # memory that the device has for this
-    files: int  # LoRA files that the run would save
+    files: int  # LoRA files of the run that lie there at once, at most
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,8 +131,9 @@ def check(config: TrainConfig, *, resume: bool = False) -> CheckReport:
 
 
 def _saves(plan: Plan) -> int:
-    """How many LoRA files a whole run writes."""
+    """How many LoRA files of a whole run lie there at once: numbered ones and, at the end, the final one."""
     save = plan.config.save
     periods = [save.every_epochs * plan.steps_per_epoch] if save.every_epochs else []
     periods += [save.every_steps] if save.every_steps else []
-    return len({step for period in periods for step in range(period, plan.total_steps, period)}) + 1
+    numbered = len({step for period in periods for step in range(period, plan.total_steps, period)})
+    return min(numbered, save.keep_last or numbered) + 1  # a file is given up when the next one is written

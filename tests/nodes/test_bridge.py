@@ -54,6 +54,24 @@ def test_interrupt_seen_by_the_progress_bar_reaches_the_trainer(pack: Pack) -> N
     assert not pack.comfy.cancelled.is_set()
 
 
+def test_a_display_that_breaks_does_not_cost_the_work(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
+    def work(listen, stop):
+        for step in range(3):
+            listen(step)
+        return stop()
+
+    shown = []
+
+    def show(event):
+        shown.append(event)
+        raise RuntimeError("Event loop is closed")
+
+    assert pack.part("nodes.bridge").run_beside(work, show) is False
+    assert shown == [0, 1, 2]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "Event loop is closed" in record.getMessage()
+
+
 def test_display(pack: Pack) -> None:
     events = pack.part("trainer.events")
     display = pack.part("nodes.bridge").NodeDisplay("3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,15 @@ def test_figures(pack: Pack, native: list[Any]) -> None:
     assert lines[0] == "prompt,lora,strength,change" and len(lines) == 5
     assert lines[1].startswith("x,a-000002,strength 0,0")
     assert (pack.comfy.base / "output/lora_furnace/grids/grid/curves.png").is_file()
+
+
+def test_a_clip_model_that_is_none_is_named_before_a_picture_is_drawn(pack: Pack, native: list[Any], tmp_path: Path) -> None:
+    folders = sys.modules["folder_paths"].folder_names_and_paths  # pyright: ignore
+    folders["clip_vision"] = tmp_path
+    (tmp_path / "clip.safetensors").write_bytes(b"no model")
+    with pytest.raises(pack.part("trainer.errors").ModelFileError, match="clip"):
+        call(pack, figures=True, clip_vision="clip.safetensors")
+    assert not native
 
 
 @pytest.mark.parametrize("change", ["widget", "file"])

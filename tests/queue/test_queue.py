@@ -254,6 +254,19 @@ def test_an_owner_of_this_machine_that_is_dead_is_known_at_once(place):
     assert queue.claim() is None, "now it is ours, and we live"
 
 
+def test_an_owner_whose_process_number_is_ours_by_now_is_waited_for(place):
+    """As after a restart of a container: the same machine, the same number, and nobody who trains."""
+    time_now = [0.0]
+    queue = QueueFolder(place.folder, stale=60, now=lambda: time_now[0])
+    (place.folder / "running").mkdir()
+    job = place.folder / "running" / "a.yaml"
+    job.write_text("ok")
+    _write_owner(job, "they", 3)
+    assert queue.claim() is None and queue.undecided()
+    time_now[0] = 61.0
+    assert queue.claim().resumed
+
+
 def test_names_that_are_taken_get_a_number(place):
     queue = QueueFolder(place.folder)
     assert [queue.add("a.yaml", "ok").name for _ in range(3)] == ["a.yaml", "a_2.yaml", "a_3.yaml"]

@@ -21,11 +21,16 @@ def add_config(parser: argparse.ArgumentParser, help: str = "configuration file,
 
 
 def read_config(options: argparse.Namespace) -> TrainConfig:
-    """The configuration that the arguments of `add_config` describe. What presets did is said on the error stream."""
+    """The configuration that the arguments of `add_config` describe. What presets did is said on the error stream, where it is known."""
+    from ..errors import ConfigError, ModelFileError
     from ..reading import load_config, preset_effects
 
     config = load_config(options.config, options.set, options.preset)
-    for preset, held, replaced in preset_effects(config):
+    try:
+        effects = preset_effects(config)
+    except (ConfigError, ModelFileError):  # a LoRA may outlive its base model, and the name of a preset
+        return config
+    for preset, held, replaced in effects:
         more = f"; other values for {', '.join(entry.setting for entry in replaced)}" if replaced else ""
         print(f"preset {preset.name}: {len(held)} of {len(held) + len(replaced)} settings hold{more}", file=sys.stderr)
     return config

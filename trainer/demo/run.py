@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import TrainConfig, TrainResult, strength_test, train
+from ..checkpoint import STATE_FILE
 from ..config import from_dict
-from ..errors import TrainerError
+from ..errors import ConfigError, TrainerError
 from ..evaluate.axes import parse_numbers
 from ..evaluate.shelf import FolderShelf
 from ..evaluate.xyz import write_sheets
-from ..events import Event, Listener, StopCheck, Validated
+from ..events import Listener, StopCheck
+from ..places import run_dir_of
 from . import base_folder, dataset_folder, heldout_folder
 
 PROMPT = "a big zibu on a blue background"
@@ -77,20 +79,16 @@ def demo_config(out: Path, steps: int | None = None) -> TrainConfig:
 
 
 def run_demo(out: Path, steps: int | None, listen: Listener, stop: StopCheck) -> DemoResult:
-    """Train, then draw the strength grid. A finished demo in the same folder is an error, like any name that exists."""
+    """Train, then draw the strength grid; after a stop, go on with either. A finished demo in the same folder is an error."""
     if not (base_folder() / "model_index.json").is_file():
         raise TrainerError(f"the demo base is missing from this installation ({base_folder()}); install the project again")
+    if (out / "grid.png").exists():
+        raise ConfigError(f"--out: {out / 'grid.png'} exists already; choose another folder. Nothing was changed")
     start = time.time()
     config = demo_config(out, steps)
-    validated: list[float] = []
-
-    def tell(event: Event) -> None:
-        if isinstance(event, Validated):
-            validated.append(event.loss)
-        listen(event)
-
-    result = train(config, listen=tell, stop=stop)
-    heldout = (validated[0], validated[-1]) if len(validated) > 1 else None
+    result = train(config, listen=listen, stop=stop, resume=(run_dir_of(config) / STATE_FILE).is_file())
+    losses = [loss for _, loss in result.validation]
+    heldout = (losses[0], losses[-1]) if len(losses) > 1 else None
     if result.status == "stopped":
         return DemoResult(result, None, heldout, time.time() - start)
     test = strength_test(

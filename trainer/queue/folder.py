@@ -133,7 +133,7 @@ class QueueFolder:
         """Whether a running job may still turn out to have no living owner."""
         for path in _jobs_in(self.folder / RUNNING):
             found = _read(_owner_path(path))
-            if not found or not (_is_here(found) or found.get("beat", 0) > self._first_beat(found)):
+            if not found or found.get("beat", 0) <= self._first_beat(found):  # a living process may have a dead one's number
                 return True
         return False
 
@@ -198,11 +198,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _is_here(owner: Mapping[str, Any]) -> bool:
-    """Whether an owner is a living process of this machine."""
-    return owner.get("host") == socket.gethostname() and not _is_dead(owner)
 
 
 def _is_dead(owner: Mapping[str, Any]) -> bool:
