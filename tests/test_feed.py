@@ -10,9 +10,12 @@ import tiny
 import torch
 
 from trainer import loop, train
+from trainer.data.cache import TensorCache
 from trainer.events import CacheProgress
 from trainer.families.sd import StableDiffusion
+from trainer.feed import Feed
 from trainer.objective import batch_loss
+from trainer.plan import make_plan
 
 SIZES = [(64, 64), (96, 64), (64, 96), (64, 64), (96, 64), (64, 96), (64, 64)]
 
@@ -182,6 +185,17 @@ def test_noise_and_timesteps_differ_between_samples_and_steps_but_not_between_ru
     assert len(set(runs[0])) == len(runs[0]) >= 7
 
 
+def test_every_held_out_picture_has_noise_of_its_own_that_stays(job, tmp_path):
+    def seeds() -> list[int]:
+        plan = make_plan(job(validate={"split": 0.5}))
+        assert len(plan.held_out) > 1
+        feed = Feed(plan, None, None, TensorCache(tmp_path))
+        return [seed for batch in feed.validation(8) for seed in batch.seeds]
+
+    found = seeds()
+    assert len(set(found)) == len(found) and found == seeds()
+
+
 def test_models_that_know_sizes_are_told_of_the_picture_its_crop_and_its_bucket():
     """Original height and width, top and left of the crop in the resized picture, height and width trained at."""
     from trainer.data.buckets import Placement
@@ -191,3 +205,5 @@ def test_models_that_know_sizes_are_told_of_the_picture_its_crop_and_its_bucket(
 
     record = Record(Path("a.png"), "", "none", 256, 120, 1, Path(), "")
     assert _sizes(record, View(Placement(bucket=(64, 48), resized=(104, 49), crop=(20, 1)))) == (120, 256, 1, 20, 48, 64)
+    mirrored = View(Placement(bucket=(64, 48), resized=(104, 49), crop=(10, 1)), flip=True)
+    assert _sizes(record, mirrored) == (120, 256, 1, 30, 48, 64)  # 104 - 64 - 10 pixels are on the side that is now the left

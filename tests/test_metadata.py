@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -9,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from trainer import train
-from trainer.metadata import short_file_hash, with_hashes
+from trainer.metadata import _modelspec, short_file_hash, with_hashes
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +159,22 @@ def test_tensors_have_the_number_format_asked_for(saved):
     assert all(tensor.dim() == 0 and float(tensor) == 2 for tensor in alphas)
 
 
+@pytest.mark.parametrize(
+    ("noise", "found"),
+    [
+        ({}, None),
+        ({"min_timestep": 100}, "100,1000"),
+        ({"max_timestep": 400}, "0,400"),
+        ({"min_timestep": 1, "max_timestep": 999}, "1,999"),
+    ],
+)
+def test_a_part_of_the_timesteps_is_said(base, pictures, tmp_path, noise, found):
+    _, model = tiny.load_model(base)
+    plan = SimpleNamespace(config=tiny.job(base, pictures, tmp_path, noise=noise))
+    assert _modelspec(plan, model, 0.0).get("modelspec.timestep_range") == found
+
+
 def test_short_file_hash(tmp_path):
-    data = bytes(range(256)) * 5000
+    data = random.Random(1).randbytes(1_200_000)
     (tmp_path / "model").write_bytes(data)
     assert short_file_hash(tmp_path / "model") == hashlib.sha256(data[2**20 : 2**20 + 2**16]).hexdigest()[:8]

@@ -123,6 +123,34 @@ def test_random_offset_has_a_strength_of_its_own_for_each_sample():
     torch.testing.assert_close(share, (varied - plain)[:, 1, 1, 1] / (full - plain)[:, 1, 1, 1], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("settings", [{"offset": 1.0}, {"ip_gamma": 1.0}, {"multires_iterations": 1, "multires_discount": 1.0}])
+def test_what_is_added_has_nothing_to_do_with_the_noise(settings):
+    """Numbers of their own: no number of the one correlates with any number of the other."""
+    seeds, latents = tuple(range(400)), torch.zeros(400, 4, 4, 4)
+    noise = draw_noise(latents, seeds, NoiseSection())[0]
+    changed = draw_noise(latents, seeds, NoiseSection(**settings))[1]
+    added = changed * 2**0.5 - noise if "multires_iterations" in settings else changed - noise  # scaled back from a variance of 2
+    both = torch.corrcoef(torch.cat([noise.flatten(1), added.flatten(1)], dim=1).t())
+    assert float(both[:64, 64:].abs().max()) < 0.3  # 6 standard errors
+
+
+def test_strengths_of_offset_and_input_noise_are_drawn_apart():
+    seeds, latents = tuple(range(400)), torch.zeros(400, 4, 2, 2)
+    settings = {"offset": 0.5, "ip_gamma": 0.5}
+    full, varied = (draw_noise(latents, seeds, NoiseSection(**settings, offset_random=on, ip_gamma_random=on)) for on in (False, True))
+    plain = draw_noise(latents, seeds, NoiseSection())[0]
+    offset = (varied[0] - plain)[:, 0, 0, 0] / (full[0] - plain)[:, 0, 0, 0]
+    gamma = (varied[1] - varied[0])[:, 0, 0, 0] / (full[1] - full[0])[:, 0, 0, 0]
+    assert abs(float(torch.corrcoef(torch.stack([offset, gamma]))[0, 1])) < 0.3
+
+
+def test_the_adaptive_scale_acts_without_an_offset_too():
+    """The offset's strength is then the scale times the mean of each channel alone: 0.1 · 3 of that of an offset of 1."""
+    seeds, latents = SEEDS, torch.full_like(batch().latents, 3.0)
+    plain, full, adaptive = (draw_noise(latents, seeds, NoiseSection(**s))[0] for s in ({}, {"offset": 1.0}, {"adaptive_scale": 0.1}))
+    torch.testing.assert_close(adaptive - plain, 0.3 * (full - plain), atol=1e-5, rtol=1e-4)
+
+
 def test_input_perturbation_leaves_the_target_alone():
     noise, shown = draw_noise(batch().latents, SEEDS, NoiseSection(ip_gamma=0.1))
     assert torch.equal(noise, plain_noise())

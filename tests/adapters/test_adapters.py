@@ -206,6 +206,7 @@ def test_saved_tensors_load_equal(form, layer, dtype, tmp_path):
     names = {name.removeprefix("key.") for name in saved} - {"alpha"}
     assert names - {MAGNITUDE} in form.adapter.layouts and (MAGNITUDE in names) == form.dora and "key.alpha" in saved
     assert {tensor.dtype for name, tensor in saved.items() if not name.endswith(MAGNITUDE)} == {dtype}
+    assert all(tensor.dtype == torch.float32 for name, tensor in saved.items() if name.endswith(MAGNITUDE))
     save_artefact(path, saved, {})
     adapters.cast(dtype)
     expected = module(x)

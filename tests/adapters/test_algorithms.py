@@ -194,6 +194,14 @@ def test_a_dylora_step_is_a_lora_of_its_first_ranks(draw, ranks, make):
     torch.testing.assert_close(layer(x), type(layer).forward(layer, x) + shape.apply(x, LORA.delta(shape, full)) * 0.5)
 
 
+def test_a_dylora_rank_that_is_no_multiple_of_the_unit_is_trained_to_its_end():
+    """Rank 5 in units of 2: a third of the steps each has 2, 4 and 5 ranks."""
+    algorithm = replace(DYLORA, dylora_unit=2)
+    tensors = algorithm.init(LayerShape(10, 12), 5, torch.Generator().manual_seed(0))
+    counts = [len(algorithm.active(tensors, draw)["lora_down.weight"]) for draw in (0.0, 0.33, 0.34, 0.66, 0.67, 0.999)]
+    assert counts == [2, 2, 4, 4, 5, 5]
+
+
 def test_dora_starts_with_the_lengths_of_the_columns():
     """W = [[3, 0], [4, 2]]: its columns have the lengths 5 and 2."""
     layer = nn.Linear(2, 2, bias=False).requires_grad_(False)

@@ -36,6 +36,7 @@ def test_the_same_seeds_drop_the_same_and_others_do_not():
     assert [left_out(a)[0] for a in first] != [left_out(a)[0] for a in other]
     assert [left_out(a)[1] for a in first] == [left_out(a)[1] for a in other]
     assert first[0].seeds[0] != other[0].seeds[0] and first[0].seeds[1] == other[0].seeds[1]
+    assert len({seed for drops in first for seed in drops.seeds}) == 2 * len(KEYS)  # each layer drops its own
     assert not torch.equal(first[0].ranks[0], other[0].ranks[0])
     assert torch.equal(first[0].ranks[1], other[0].ranks[1])  # the second sample is the same
 

@@ -227,6 +227,10 @@ def test_saved_files_keep_their_history(tmp_path):
         save_weighted(tmp_path / "c.safetensors", weight_blocks(tensors, "NONE"), metadata, "x")
     with pytest.raises(ModelFileError, match="does not exist"):
         read_lora(tmp_path / "none.safetensors")
+    again, history = read_lora(tmp_path / "b.safetensors")
+    save_weighted(tmp_path / "d.safetensors", weight_blocks(again, "0.5"), history, "b.safetensors")
+    latest = read_lora(tmp_path / "d.safetensors")[1]
+    assert latest[f"{ORIGIN}_before"] == history[ORIGIN] and json.loads(latest[ORIGIN])["source"] == "b.safetensors"
     source.write_bytes(b"no")
     with pytest.raises(ModelFileError, match="cannot be read as a safetensors file"):
         read_lora(source)

@@ -42,6 +42,14 @@ def test_default_limits_let_a_long_bucket_keep_the_area():
     assert (512, 2048) in bucket_table((1024, 1024), None, None, 64)
 
 
+def test_the_limits_of_a_resolution_that_is_no_square():
+    """Half the shorter side and twice the longer: 256 x 1536 has all of the area of 512 x 768."""
+    table = bucket_table((512, 768), None, None, 64)
+    assert {(256, 1536), (1536, 256)} <= set(table)
+    assert (576, 576) in table  # sqrt(512 * 768) = 627; 576 is the multiple of 64 below it
+    assert place(1000, 1000, dataset((512, 768))).bucket == (576, 576)
+
+
 @pytest.mark.parametrize(
     ("resolution", "step", "expected"),
     [
@@ -98,6 +106,15 @@ def test_aspects_are_compared_in_log_space():
         assert landscape == portrait[::-1]
     assert place(1130, 1000, config).bucket == (512, 512)
     assert place(1138, 1000, config).bucket == (576, 448)
+
+
+def test_between_two_equally_near_buckets_the_larger_wins():
+    """6:35 is the geometric mean of 256:1600 and 288:1568."""
+    assert 256 * 288 * 35**2 == 1600 * 1568 * 6**2
+    config = dataset((448, 1024), step=32)
+    assert {(256, 1600), (288, 1568)} <= set(bucket_table((448, 1024), None, None, 32))
+    assert place(600, 3500, config).bucket == (288, 1568)
+    assert place(3500, 600, config).bucket == (1568, 288)
 
 
 def random_sizes(count, seed=5):
@@ -167,6 +184,11 @@ def test_extreme_shapes_have_a_reason_and_no_bucket(size, enabled):
     assert "too long and narrow" in obstacle(*size, config)
     with pytest.raises(DatasetError, match="too long and narrow"):
         place(*size, config)
+
+
+def test_one_latent_is_enough_for_the_short_side():
+    assert obstacle(8, 1024, dataset()) is None  # the longest side is 1024
+    assert "less than the 8 px" in obstacle(8, 1025, dataset())
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.data.buckets import Placement
-from trainer.data.cache import TensorCache, file_digest, latent_key, text_key
+from trainer.data.cache import TensorCache, file_digest, latent_key, mask_key, text_key
 from trainer.errors import OutputError
 
 KEY = "ab" * 32
@@ -102,6 +102,26 @@ def test_latent_keys_differ_with_everything_that_changes_the_pixels():
     ]
     assert len(set(keys)) == len(keys)
     assert key() == key(dtype="float32", background="#ffffff")
+
+
+def test_mask_keys_differ_with_everything_that_changes_the_mask():
+    def key(image="1" * 64, mask="3" * 64, alpha=False, placement=PLACEMENT, flip=False, latent_pixels=8):
+        return mask_key(image, mask, alpha, placement, flip, latent_pixels)
+
+    keys = [
+        key(),
+        key(mask="4" * 64),
+        key(mask=None),
+        key(alpha=True),
+        key(alpha=True, image="2" * 64),
+        key(placement=Placement((512, 448), (768, 512), (128, 0))),
+        key(placement=Placement((512, 512), (769, 512), (128, 0))),
+        key(placement=Placement((512, 512), (768, 512), (127, 0))),
+        key(flip=True),
+        key(latent_pixels=4),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key() == key(image="2" * 64), "without its alpha channel the picture does not count"
 
 
 def test_text_keys():

@@ -160,6 +160,13 @@ def test_dropout_every_epochs_counts_from_one():
     assert [vary("a", config, 1, epoch) for epoch in range(1, 8)] == ["a", "a", "", "a", "a", "", "a"]
 
 
+def test_leaving_out_a_tag_has_nothing_to_do_with_leaving_out_the_caption():
+    """Every tag is in half of the half that has a caption."""
+    texts = [vary("a, b, c", CaptionSection(dropout=0.5, tag_dropout=0.5), seed, 1).split(", ") for seed in range(2000)]
+    shares = [sum(tag in text for text in texts) / 2000 for tag in "abc"]
+    assert shares == pytest.approx([0.25] * 3, abs=0.039)  # four standard deviations of sqrt(1/4 * 3/4 / 2000)
+
+
 def test_tag_dropout_leaves_out_flexible_tags_alone():
     config = CaptionSection(tag_dropout=0.25, keep_tokens=2)
     texts = [vary(TAGS, config, seed, 1).split(", ") for seed in range(1000)]

@@ -35,6 +35,14 @@ def test_masks_are_found_by_name_whatever_their_ending(tmp_path):
     assert found.warnings[1] == "1 pictures have no mask, so all of them is learned: c.png"
 
 
+def test_of_two_masks_of_one_name_the_first_counts(tmp_path):
+    picture(tmp_path / "data" / "a.jpg")
+    first = picture(tmp_path / "masks" / "a.jpg", colour="white")
+    picture(tmp_path / "masks" / "a.png", colour="white")
+    (record,) = scan(dataset(tmp_path / "data", tmp_path / "masks")).records
+    assert record.mask == Mask(first)
+
+
 def test_masks_of_concept_folders_lie_in_folders_of_the_same_names_or_in_one(tmp_path):
     for folder in ("2_cat", "1_dog"):
         picture(tmp_path / "data" / folder / f"{folder[-1]}.png")

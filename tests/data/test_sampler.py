@@ -12,6 +12,7 @@ from trainer.data.sampler import batches_per_epoch, epoch_repeats, plan_epoch
 SQUARE, WIDE, TALL = (512, 512), (640, 384), (384, 640)
 BUCKETS = [SQUARE, WIDE, SQUARE, TALL, WIDE, SQUARE, SQUARE]
 REPEATS = [1, 3, 10, 2, 1, 4, 1]
+BUCKETS_OF_TWO = [SQUARE] * 40 + [WIDE] * 40
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 100])
@@ -39,6 +40,14 @@ def test_epochs_and_seeds_differ():
     buckets, repeats = [SQUARE] * 20, [1] * 20
     plans = [tuple(plan_epoch(buckets, repeats, 2, seed, epoch)) for seed in (1, 2) for epoch in range(10)]
     assert len(set(plans)) == len(plans)
+
+
+def test_buckets_take_turns_within_an_epoch():
+    """Of 40 batches of one of two buckets each, chance begins about 20 runs of one bucket."""
+    for seed in range(5):
+        sides = [BUCKETS_OF_TWO[batch[0]] for batch in plan_epoch(BUCKETS_OF_TWO, [1] * 80, 2, seed, epoch=0)]
+        changes = sum(before != after for before, after in zip(sides, sides[1:], strict=False))
+        assert 8 < changes < 32
 
 
 def test_every_picture_is_first_about_equally_often():
@@ -76,6 +85,11 @@ def test_regularization_is_as_frequent_as_the_rest_and_evenly_used(pictures, wan
     for count in range(1, 60):
         totals = [sum(column) for column in zip(*(result[1:] for result in epochs[:count]), strict=True)]
         assert max(totals) - min(totals) <= 1
+
+
+def test_another_seed_begins_with_other_regularization_pictures():
+    first = {tuple(epoch_repeats([SQUARE] * 21, [3] + [1] * 20, [False] + [True] * 20, seed, epoch=0)) for seed in range(10)}
+    assert len(first) > 5
 
 
 def test_regularization_of_several_buckets_gives_every_epoch_as_many_batches():

@@ -43,6 +43,15 @@ def test_half_of_the_uses_are_mirrored():
     assert abs(count - 1000) < 90  # four standard deviations of sqrt(2000) / 2
 
 
+def test_mirroring_has_nothing_to_do_with_the_crop():
+    """Both sides see each of two places equally often."""
+    narrow = Placement((64, 64), (65, 64), (0, 0))
+    views = [draw_view(narrow, AugmentSection(flip=True, random_crop=True), seed) for seed in range(1200)]
+    counts = Counter((view.flip, view.placement.crop) for view in views)
+    assert set(counts) == {(flip, (left, 0)) for flip in (False, True) for left in (0, 1)}
+    assert all(abs(count - 300) < 75 for count in counts.values())  # five standard deviations of sqrt(1200 * 1/4 * 3/4)
+
+
 def test_random_crops_are_uniform_over_the_overhang():
     counts = Counter(draw_view(CUT, AugmentSection(random_crop=True), seed).placement.crop for seed in range(3300))
     assert set(counts) == {(left, 0) for left in range(33)}

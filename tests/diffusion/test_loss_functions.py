@@ -48,6 +48,12 @@ def test_thresholds_are_those_of_kohya(schedule, thresholds):
     assert table[[0, 250, 500, 750, 999]].tolist() == pytest.approx(thresholds, abs=1.5e-3)
 
 
+def test_the_exponential_schedule_ends_one_step_before_c():
+    """sd-scripts: exp(ln(c) / steps * timestep)."""
+    table = HUBER_SCHEDULES["exponential"](NoiseSchedule.scaled_linear().sigmas, 0.1, 1.0)
+    assert table[[1, 500, 999]].tolist() == pytest.approx([math.exp(math.log(0.1) / 1000 * t) for t in (1, 500, 999)], rel=1e-9)
+
+
 def test_scale_multiplies_the_schedules_that_have_one():
     sigmas = NoiseSchedule.scaled_linear().sigmas
     ratio = {name: of(sigmas, 0.1, 3.0) / of(sigmas, 0.1, 1.0) for name, of in HUBER_SCHEDULES.items()}

@@ -71,6 +71,12 @@ def test_sigmas_are_comfyuis(name, steps):
     torch.testing.assert_close(exact, expected, rtol=1.2e-7, atol=0)
 
 
+def test_ddim_rounds_its_stride_down():
+    """1000 // 7 = 142: timesteps 1, 143 … 995, one more than was asked for."""
+    expected = [float(training_sigmas()[t]) for t in (995, 853, 711, 569, 427, 285, 143, 1)]
+    assert SCHEDULERS["ddim_uniform"](training_sigmas(), 7).tolist() == [*expected, 0.0]
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 1000])
 def test_sigmas_descend_to_zero(name, steps):
@@ -108,6 +114,9 @@ def test_full_noise_has_the_variance_of_noised_latents():
     # ddim_uniform starts below the top of the training range
     lower = SCHEDULERS["ddim_uniform"](training_sigmas(), 5)
     assert initial_latents(noise, lower, top).item() == pytest.approx(float(lower[0]))
+    lower = SCHEDULERS["ddim_uniform"](training_sigmas(), 200)  # nearly at the top, but not there
+    assert 0.95 < float(lower[0]) / top < 0.999
+    assert initial_latents(noise, lower, top).item() == pytest.approx(float(lower[0]), rel=1e-6)
 
 
 def test_timestep_is_the_nearest_in_log_sigma():
@@ -116,6 +125,9 @@ def test_timestep_is_the_nearest_in_log_sigma():
     assert {sigma: sigma_to_timestep(sigma, sigmas) for sigma in comfyuis} == comfyuis
     assert all(sigma_to_timestep(float(sigmas[t]), sigmas) == t for t in (0, 1, 500, 998, 999))
     assert sigma_to_timestep(sigmas[321], sigmas) == 321
+    for t in (0, 1, 998):  # between the geometric and the arithmetic mean of two neighbours, the upper is nearer
+        low, high = float(sigmas[t].double()), float(sigmas[t + 1].double())
+        assert sigma_to_timestep((math.sqrt(low * high) * 3 + (low + high) / 2) / 4, sigmas) == t + 1
 
 
 # For data N(mean, spread^2) the exact denoiser is linear and the ODE has a closed solution:

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from trainer.evaluate.axes import lora_axis, number_axis
-from trainer.evaluate.figures import FIGURES, copies, measure_grid, report_grid, structure_distance, usual_distance
+from trainer.evaluate.figures import FIGURES, Table, copies, measure_grid, report_grid, structure_distance, usual_distance
 from trainer.evaluate.references import Reference, References
 from trainer.evaluate.shelf import MemoryShelf
 from trainer.evaluate.xyz import GridPlan, draw_cells
@@ -131,6 +131,27 @@ def test_a_picture_that_was_learned_by_heart_is_named(grid, references):
     assert usual and usual > 0.3
     assert copies(table, usual) == [(page, row, 1) for page in (0, 1) for row in (0, 1)], "file 2 paints training picture 2"
     assert copies(table, None) == []
+
+
+def test_a_copy_is_nearer_than_half_the_usual_distance(grid):
+    distances = {(0, 0, 0): 0.3, (0, 0, 1): 0.24, (0, 1, 0): None, (0, 1, 1): 0.26}
+    table = Table(grid.plan, {place: {"nearest": distance} for place, distance in distances.items()})
+    assert copies(table, 0.5) == [(0, 0, 1)]
+
+
+def test_the_usual_distance_is_a_median(tmp_path):
+    """Two pairs of equal pictures and one that is like none: distances 0, 0, 0, 0 and another."""
+    for number, seed in enumerate((1, 1, 2, 2, 3)):
+        noise(seed).save(tmp_path / f"{number}.png")
+    pictures = [Reference(tmp_path / f"{number}.png", "") for number in range(5)]
+    assert usual_distance(pictures) == pytest.approx(0, abs=1e-6)
+    assert usual_distance(pictures[2:]) == pytest.approx(0, abs=1e-6) and usual_distance(pictures[1:3]) > 0.3
+
+
+def test_means_are_over_the_pages_that_are_drawn(grid):
+    rows = {(0, 0, 0): 2.0, (1, 0, 0): 6.0, (0, 0, 1): 3.0, (1, 1, 1): 5.0}
+    means = Table(grid.plan, {place: {"change": value} for place, value in rows.items()}).means("change")
+    np.testing.assert_array_equal(means, [[4.0, 3.0], [np.nan, 5.0]])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64)])

@@ -7,15 +7,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 from trainer.cli import main
 from trainer.config import from_dict, to_yaml
 from trainer.demo import base_folder, dataset_folder
-from trainer.evaluate.image_losses import ODD, _judged, measure_images, robust_scores
+from trainer.evaluate.image_losses import ODD, ImageLoss, _judged, _losses, measure_images, robust_scores
 
 CONDITIONS = ("base", "base, no caption", "lora", "lora, no caption")
 
@@ -55,6 +57,41 @@ def test_an_odd_picture_among_made_ones_is_first(factors, word, seed):
 def test_ordinary_pictures_are_not_odd():
     flagged = [len([i for i in _judged([(Path(str(n)), "") for n in range(14)], made(seed)) if i.reasons()]) for seed in range(50)]
     assert np.mean(flagged) < 0.3
+
+
+def alike(factor: float = 1.0) -> np.ndarray:
+    """Eight pictures that differ by a few per cent, at two timesteps."""
+    return factor * np.linspace(0.9, 1.1, 8)[:, None] * np.ones((8, 2))
+
+
+def judged(losses: dict[str, np.ndarray]) -> dict[str, ImageLoss]:
+    return {image.path.name: image for image in _judged([(Path(f"{number}"), "") for number in range(8)], losses)}
+
+
+def test_a_caption_that_helps_more_than_the_others_is_not_odd():
+    losses = {"base": alike(), "base, no caption": alike(1.1)}
+    losses["base, no caption"][3] *= 3
+    found = judged(losses)["3"]
+    assert found.scores["caption"] < -ODD and found.reasons() == []
+
+
+def test_every_part_of_the_timesteps_counts_the_same():
+    """Four times the loss at one timestep and a quarter at the other is no change in logarithms."""
+    losses = {"base": alike(), "base, no caption": alike()}
+    before = judged(losses)["3"].scores["loss"]
+    losses["base"][3] *= [4, 0.25]
+    assert judged(losses)["3"].scores["loss"] == pytest.approx(before)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8, 20])
+def test_each_picture_is_measured_in_the_middle_of_eight_parts_of_the_timesteps(monkeypatch, at_once):
+    dataset, seeds = SimpleNamespace(batch_size=at_once), []
+    config = SimpleNamespace(dataset=dataset, train=SimpleNamespace(seed=1))
+    feed = SimpleNamespace(plan=SimpleNamespace(config=config), repeated=lambda _number, _captioned, own: seeds.extend(own))
+    model = SimpleNamespace(schedule=SimpleNamespace(num_timesteps=1000))
+    monkeypatch.setattr("trainer.objective.batch_loss", lambda _family, _model, _batch, timesteps: timesteps.double())
+    assert _losses(None, model, feed, 0, captioned=True) == [62, 187, 312, 437, 562, 687, 812, 937]
+    assert len(set(seeds)) == 8
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +139,13 @@ def test_with_a_lora_each_picture_is_measured_four_times(job, tmp_path):
     assert all(image.losses["lora"] != image.losses["base"] for image in report.images)
     assert set(report.images[0].scores) == {"caption", "lora caption", "learned", "loss"}
     assert measure_images(job(), None, stop=lambda: True) is None
+
+
+def test_regularization_pictures_are_not_measured(job, tmp_path):
+    ours, others = tiny.write_pictures(tmp_path / "ours"), tiny.write_pictures(tmp_path / "others")
+    folders = [{"path": str(ours)}, {"path": str(others), "regularization": True}]
+    report = measure_images(job(dataset={"folders": folders, "resolution": 64}), None)
+    assert report is not None and {image.path.parent for image in report.images} == {ours}
 
 
 @pytest.mark.parametrize(("wrong", "said"), [("--out", "--out: .*taken could not be written"), ("--lora", "LoRA .*nowhere cannot be read")])

@@ -30,6 +30,20 @@ def test_the_error_of_a_mean_is_that_of_a_series_whose_neighbours_correlate(near
     assert np.std([value for value, _ in found]) == pytest.approx(truth, rel=0.3)
 
 
+@pytest.mark.parametrize("near", [0.5, 0.85, -0.6])
+def test_the_long_run_variance_is_newey_and_west_s_with_andrews_lags(near):
+    """Written out: autocovariances with weights 1 - lag / (lags + 1); never below that of independent values."""
+    values = correlated(np.random.default_rng(5), 90, near)
+    values -= values.mean()
+    rho = float((values[1:] * values[:-1]).sum() / (values**2).sum())
+    lags = int(1.1447 * (4 * rho**2 / ((1 - rho) ** 2 * (1 + rho) ** 2) * 90) ** (1 / 3))
+    assert 2 <= lags < 30
+    covariances = [sum(values[place] * values[place - lag] for place in range(lag, 90)) / 90 for lag in range(lags + 1)]
+    expected = sum((1 if lag == 0 else 2) * (1 - lag / (lags + 1)) * value for lag, value in enumerate(covariances))
+    assert (expected < covariances[0]) == (near < 0)
+    assert trend.long_run_variance(values) == pytest.approx(max(expected, covariances[0]))
+
+
 def test_the_error_of_a_variance_is_the_textbook_s():
     """Of independent normal numbers: variance · sqrt(2 / count)."""
     rng = np.random.default_rng(2)
@@ -56,6 +70,8 @@ def test_a_ratio_of_pairs_lies_within_its_errors():
     assert 0.8 < apart.std() < 1.4
     assert np.mean([error for _, error in found]) < 0.02
     assert trend.ratio(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])) == (0.5, 0.0)
+    # Residuals of the ratio 2 are -1 and 1, their variance over count - 1 is 2, and the error sqrt(2 / count) over a mean of 1.
+    assert trend.ratio(np.array([1.0, 3.0]), np.array([1.0, 1.0])) == (2.0, 1.0)
 
 
 def test_bands_by_hand():
@@ -71,6 +87,17 @@ def test_bands_by_hand():
     assert trend.expected_by_timestep(bands, 4) is None
     assert trend.expected_by_timestep([[(0, 1, 1.0)], []], 2) is None
     assert trend.expected_by_timestep([[(0, 1, 1.0)], [(1, 1, 1.0)]], 2) is None  # too few to tell
+
+
+@pytest.mark.parametrize(("other", "by_chance"), [(145, True), (165, False)])
+def test_bands_count_equally_unless_chance_did_not_make_their_counts(other, by_chance):
+    """Nine bands of 100 samples and one of more."""
+    from scipy.stats import chisquare
+
+    counts = [100] * 9 + [other]
+    assert (chisquare(counts).pvalue > 0.01) == by_chance and not 1e-4 < chisquare(counts).pvalue < 0.01
+    _, average = trend.expected_by_timestep([[(band, count, float(band)) for band, count in enumerate(counts)]], 1)
+    assert average == pytest.approx(4.5 if by_chance else (36 * 100 + 9 * other) / (900 + other))
 
 
 def test_the_titles_of_the_bands_cover_all_timesteps():

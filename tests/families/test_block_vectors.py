@@ -7,7 +7,7 @@ import math
 import pytest
 
 from trainer.errors import ConfigError
-from trainer.families.block_vectors import part_values, vector_values
+from trainer.families.block_vectors import as_text, part_values, vector_values
 from trainer.families.blocks import FLUX, SDXL, STABLE_DIFFUSION
 
 SINE12 = [math.sin(math.pi / 2 * i / 11) for i in range(12)]
@@ -132,3 +132,11 @@ def test_numbers_by_name():
         vector_values(numbered(17), STABLE_DIFFUSION, "here", text_encoders=False)
     with pytest.raises(ConfigError, match="is a curve"):
         vector_values("cosine", SDXL, "here")
+
+
+def test_a_text_of_numbers_gives_them_again():
+    """Equal neighbours are a range; a block without a number ends it."""
+    values = {"IN00": 1.0, "IN01": 1.0, "IN03": 1.0, "M00": 0.25, "OUT00": 0.25}
+    text = as_text(values, STABLE_DIFFUSION)
+    assert vector_values(text, STABLE_DIFFUSION, "here") == values
+    assert text == "IN00-IN01=1, IN03=1, M00-OUT00=0.25"

@@ -137,6 +137,24 @@ def test_the_pooled_vector_is_the_projected_first_end_mark(tokenizer):
     torch.testing.assert_close(torch.cat([state for state, _ in found]), expected.hidden_states[-2])
 
 
+def test_the_pooled_vector_of_a_text_is_of_its_own_first_chunk(tokenizer):
+    """Also where the texts of a batch have several chunks, and not as many."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(4)
+    network = CLIPTextModelWithProjection(CLIPTextConfig(**tiny.TINY_TEXT)).eval()
+    part = TextPart("text_encoder_2", "lora_te2", "", pad=0, skipped=1, normed=False, pooled=True)
+    reader = dataclasses.replace(tokenizer, reading=Reading(chunks=3))
+    captions = ["a cat", "word " * 50, "a red dog " * 20]
+    texts = [reader.chunks(caption) for caption in captions]
+    assert len({len(chunks) for chunks in texts}) > 1
+    ids = torch.tensor([reader.row(chunks[0], 0) for chunks in texts])
+    with torch.no_grad():
+        found = encode_texts(network, part, reader, texts, 1)
+        expected = network(input_ids=ids).text_embeds
+    torch.testing.assert_close(torch.cat([pooled for _, pooled in found]), expected)
+
+
 def test_behind_the_end_mark_the_family_s_own_padding_follows(tokenizer):
     begin, end = tokenizer.library.bos_token_id, tokenizer.library.eos_token_id
     ids = tokenizer.ids("a cat")

@@ -210,6 +210,28 @@ def test_only_the_newest_numbered_files_are_kept(job, tmp_path):
     assert order == ["Saved", "Saved", "Saved", "Removed", "Saved", "Removed", "Saved"]
 
 
+def test_each_step_has_the_rate_of_its_place(job):
+    """One step of warm-up at a half, then a line from the full rate that would be 0 one step after the last."""
+    _, _, events = run(job, "line", schedule={"kind": "linear", "warmup": 1}, train={**FP32, "steps": 4}, optimizer={"lr": 0.01})
+    rates = [rate for event in events if isinstance(event, StepDone) for rate in set(event.lr.values())]
+    assert rates == pytest.approx([0.005, 0.01, 0.01 * 2 / 3, 0.01 / 3])
+
+
+def test_the_average_is_made_of_the_weights_after_each_step(job):
+    """Up matrices start at 0; then, at step t from 0, the average keeps (1 + t) / (10 + t) of itself."""
+    every = {"every_epochs": None, "every_steps": 1}
+    plain, _, _ = run(job, "plain", save=every, train={**FP32, "steps": 4})
+    _, averaged, _ = run(job, "average", train={**FP32, "steps": 4, "ema": 0.999})
+    steps = [tiny.tensors_of(file) for file in plain.files]
+    assert len(steps) == 4
+    for name in (name for name in averaged if "lora_up" in name):
+        expected = torch.zeros_like(averaged[name])
+        for t, tensors in enumerate(steps):
+            kept = (1 + t) / (10 + t)
+            expected = kept * expected + (1 - kept) * tensors[name]
+        torch.testing.assert_close(averaged[name], expected)
+
+
 def test_saved_and_validated_weights_are_the_average(job):
     held = {"split": 0.2, "every_epochs": None}
     settings = {"validate": held, "train": {**FP32, "steps": 3}}
