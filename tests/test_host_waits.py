@@ -115,7 +115,7 @@ def test_a_step_waits_for_its_losses_alone(job, monkeypatch, case):
     readings = Readings(monkeypatch)
     running, told = ready(config)
     for step in range(2):
-        assert loop._step(running, [batch(config, 2 * step), batch(config, 2 * step + 1)])
+        assert loop._step(running, [batch(config, 2 * step), batch(config, 2 * step + 1)], 0.0)
     running.method.detach()
     assert readings.order == ["forward", "backward", "forward", "backward", "read", "read"] * 2
     assert [event.step for event in told] == [1, 2]
